@@ -1,0 +1,16 @@
+"""IoU-balanced losses for Detectron2. Importing this package imports nothing heavy.
+
+`iou_balanced.balance` is loaded when it is first used, because it needs Detectron2.
+"""
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "balance"]
+
+
+def __getattr__(name):
+    if name == "balance":
+        from iou_balanced.modeling import balance
+
+        return balance
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
