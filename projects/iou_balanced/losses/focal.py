@@ -1,0 +1,212 @@
+"""Sigmoid focal loss and its IoU-balanced form (arXiv 1908.05641, Eq. 3-4).
+
+Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
+"""
+
+from torch import Tensor, nn
+
+from .checks import check_labels, check_non_negative, check_pos_iou, check_reduction, reduce_terms
+from .focal_kernel import FocalTerms, Positives, find_positives, positive_terms
+from .iou_weights import iou_ratio_weights
+
+
+def _check(pred_logits: Tensor, gt_labels: Tensor, gamma: float, reduction: str) -> None:
+    check_reduction(reduction)
+    check_non_negative(gamma=gamma)
+    check_labels(pred_logits, gt_labels)
+
+
+def _expand_class_weight(class_weight: Tensor | None, pred_logits: Tensor) -> Tensor | None:
+    """(K,) or (N, K) -> (1 or N, K), without gradient; N is the first dimension of the logits."""
+    if class_weight is None:
+        return None
+    num_classes = pred_logits.shape[-1]
+    allowed = {(num_classes,)}
+    if pred_logits.dim() > 1:
+        allowed.add((pred_logits.shape[0], num_classes))
+    if tuple(class_weight.shape) not in allowed:
+        raise ValueError(
+            f"Expected argument `class_weight` to have a shape (K,) or (N, K) in {allowed}, "
+            f"but got {tuple(class_weight.shape)}"
+        )
+    return class_weight.detach().reshape(-1, num_classes)
+
+
+def _reduce(
+    pred_logits: Tensor,
+    gt_labels: Tensor,
+    positives: Positives,
+    pos_weight: Tensor | None,
+    class_weight: Tensor | None,
+    alpha: float,
+    gamma: float,
+    reduction: str,
+) -> Tensor:
+    terms = FocalTerms.apply(
+        pred_logits, gt_labels, positives, pos_weight, class_weight, alpha, gamma, reduction
+    )
+    if reduction == "mean":
+        return reduce_terms(terms, "mean", (gt_labels >= 0).sum() * pred_logits.shape[-1])
+    return terms
+
+
+def sigmoid_focal_loss(
+    pred_logits: Tensor,
+    gt_labels: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    class_weight: Tensor | None = None,
+    reduction: str = "sum",
+) -> Tensor:
+    """Sigmoid focal loss on class indices (RetinaNet, arXiv 1708.02002, Eq. 5).
+
+    Equals fvcore's `sigmoid_focal_loss` on the one-hot targets, which are never made: the memory
+    is that of the logits once more, for the gradient.
+
+    Args:
+        pred_logits: (..., K), any float dtype; computed in float32 (float64 for float64).
+        gt_labels: (...,) integers: -1 ignored, 0..K-1 foreground, K background.
+        alpha: weight of the foreground terms, 1 - alpha that of the background; below 0: no
+            weighting, as in fvcore.
+        gamma: focusing exponent, at least 0.
+        class_weight: (K,), or (N, K) with N = pred_logits.shape[0]. Multiplies every element of
+            the class's column, background included; no gradient flows into it.
+        reduction: "sum"; "mean" divides by the elements that are not ignored; "none" gives
+            (..., K) with 0 where ignored.
+
+    Raises:
+        ValueError: a shape, a dtype, gamma or `reduction` is not as above.
+    """
+    _check(pred_logits, gt_labels, gamma, reduction)
+    class_weight = _expand_class_weight(class_weight, pred_logits)
+    positives = find_positives(gt_labels, pred_logits.shape[-1])
+    return _reduce(pred_logits, gt_labels, positives, None, class_weight, alpha, gamma, reduction)
+
+
+def iou_balanced_focal_loss(
+    pred_logits: Tensor,
+    gt_labels: Tensor,
+    pos_iou: Tensor | None,
+    *,
+    eta: float = 1.5,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    class_weight: Tensor | None = None,
+    reduction: str = "sum",
+    across_processes: bool = False,
+) -> Tensor:
+    """IoU-balanced classification loss, Eq. 3-4 of arXiv 1908.05641, with focal loss for CE.
+
+    Each positive's own class column is multiplied by iou^eta, scaled so that the sum of these
+    terms over all positives given stays what it was. Class weights come first: Eq. 4's ratio
+    runs over the weighted terms. Where every IoU is 0 Eq. 4 is 0/0, and the loss is the
+    unweighted one. eta = 0 is exactly `sigmoid_focal_loss`. No gradient flows through a weight.
+
+    Args:
+        pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
+            `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`. Not looked at where eta is 0.
+        eta: exponent of the IoU, at least 0; 1.5 in the paper (Table 3).
+        pred_logits, gt_labels, alpha, gamma, class_weight, reduction: see `sigmoid_focal_loss`.
+        across_processes: take Eq. 4's two sums over the positives of all processes.
+
+    Raises:
+        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is below 0.
+    """
+    _check(pred_logits, gt_labels, gamma, reduction)
+    check_non_negative(eta=eta)
+    class_weight = _expand_class_weight(class_weight, pred_logits)
+    positives = find_positives(gt_labels, pred_logits.shape[-1])
+    weights = None
+    if eta != 0:
+        check_pos_iou(pos_iou, positives.rows.numel())
+        terms = positive_terms(pred_logits, gt_labels, positives, class_weight, alpha, gamma)
+        # Eq. 4; the weights carry no gradient.
+        weights = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
+    return _reduce(
+        pred_logits, gt_labels, positives, weights, class_weight, alpha, gamma, reduction
+    )
+
+
+class SigmoidFocalLoss(nn.Module):
+    """Module form of `sigmoid_focal_loss`; the classification loss of a stock RetinaNet."""
+
+    needs_pos_iou = False
+
+    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "sum"):
+        super().__init__()
+        check_reduction(reduction)
+        check_non_negative(gamma=gamma)
+        self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
+
+    def forward(self, pred_logits: Tensor, gt_labels: Tensor, *, class_weight=None) -> Tensor:
+        """See `sigmoid_focal_loss`."""
+        return sigmoid_focal_loss(
+            pred_logits,
+            gt_labels,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            class_weight=class_weight,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, gamma={self.gamma}, reduction={self.reduction!r}"
+
+
+class IoUBalancedFocalLoss(nn.Module):
+    """Module form of `iou_balanced_focal_loss`, Eq. 3-4 of arXiv 1908.05641.
+
+    With `across_processes` (the default) Eq. 4's two sums run over the positives of all
+    processes, so that N processes give the gradients of one with the whole batch. Every process
+    then has to call the module equally often.
+    """
+
+    def __init__(
+        self,
+        *,
+        eta: float = 1.5,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        reduction: str = "sum",
+        across_processes: bool = True,
+    ):
+        super().__init__()
+        check_reduction(reduction)
+        check_non_negative(eta=eta, gamma=gamma)
+        self.eta, self.alpha, self.gamma = eta, alpha, gamma
+        self.reduction, self.across_processes = reduction, across_processes
+
+    @property
+    def needs_pos_iou(self) -> bool:
+        """Whether the caller has to decode boxes for `pos_iou`; eta = 0 is the plain loss."""
+        return self.eta != 0
+
+    def forward(
+        self,
+        pred_logits: Tensor,
+        gt_labels: Tensor,
+        pos_iou: Tensor | None = None,
+        *,
+        class_weight=None,
+    ) -> Tensor:
+        """See `iou_balanced_focal_loss`; `pos_iou` may be left out where eta is 0."""
+        if pos_iou is None and self.needs_pos_iou:
+            raise ValueError(f"Expected argument `pos_iou` with eta={self.eta}, but got None")
+        return iou_balanced_focal_loss(
+            pred_logits,
+            gt_labels,
+            pos_iou,
+            eta=self.eta,
+            alpha=self.alpha,
+            gamma=self.gamma,
+            class_weight=class_weight,
+            reduction=self.reduction,
+            across_processes=self.across_processes,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"eta={self.eta}, alpha={self.alpha}, gamma={self.gamma}, "
+            f"reduction={self.reduction!r}, across_processes={self.across_processes}"
+        )

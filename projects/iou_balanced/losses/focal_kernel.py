@@ -1,0 +1,156 @@
+"""Value and gradient of sigmoid focal loss in one pass over the logits, without one-hot targets.
+
+With p = sigmoid(x), softplus(x) = -log(1 - p) and the focusing exponent g:
+    background: (1 - alpha) p^g softplus(x),
+        derivative (1 - alpha) p^g [g (1 - p) softplus(x) + p];
+    foreground: alpha (1 - p)^g softplus(-x): the same at -x, with alpha for 1 - alpha.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .checks import upcast
+
+# Elements worked on at a time: on a CPU the temporaries stay in the cache, on a GPU it bounds
+# their memory while kernels stay large.
+_CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
+
+
+class Positives(NamedTuple):
+    """Where the positives are: rows (P,) of the flattened labels and their classes (P,)."""
+
+    rows: Tensor
+    classes: Tensor
+
+
+def find_positives(gt_labels: Tensor, num_classes: int) -> Positives:
+    flat = gt_labels.reshape(-1)
+    rows = ((flat >= 0) & (flat < num_classes)).nonzero().squeeze(1)
+    return Positives(rows, flat[rows].long())
+
+
+def _focal(x: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:
+    """p^g softplus(x) and its derivative, both new tensors."""
+    softplus, p = F.softplus(x), torch.sigmoid(x)
+    modulation = p**gamma
+    grad = None
+    if with_grad:
+        grad = (1 - p).mul_(softplus).mul_(gamma).add_(p).mul_(modulation)
+    return softplus.mul_(modulation), grad
+
+
+def _alphas(alpha: float) -> tuple[float, float]:
+    return (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
+
+
+def _positive_terms(flat, positives, class_weight, num_rows, alpha, gamma, with_grad):
+    x = upcast(flat[positives.rows, positives.classes])
+    terms, grad = _focal(-x, gamma, with_grad)
+    scale = _alphas(alpha)[0]
+    if class_weight is not None:
+        images = positives.rows // max(num_rows // class_weight.shape[0], 1)
+        scale = scale * class_weight[images, positives.classes].to(x.dtype)
+    return terms * scale, None if grad is None else grad * -scale
+
+
+@torch.no_grad()
+def positive_terms(
+    pred_logits: Tensor,
+    gt_labels: Tensor,
+    positives: Positives,
+    class_weight: Tensor | None,
+    alpha: float,
+    gamma: float,
+) -> Tensor:
+    """(P,) loss of each positive's own class column, class-weighted, without gradient."""
+    flat = pred_logits.reshape(-1, pred_logits.shape[-1])
+    terms, _ = _positive_terms(
+        flat, positives, class_weight, gt_labels.numel(), alpha, gamma, with_grad=False
+    )
+    return terms
+
+
+def _chunks(labels: Tensor, positives: Positives, num_images: int, num_classes: int):
+    """Yield (rows, image, positives in these rows, ignored rows in them); indices are relative."""
+    num_rows = labels.numel()
+    rows_per_image = num_rows // num_images
+    step = max(_CHUNK.get(labels.device.type, 1 << 24) // max(num_classes, 1), 1)
+    starts, stops, images = [], [], []
+    for image in range(num_images):
+        end = (image + 1) * rows_per_image
+        for start in range(image * rows_per_image, end, step):
+            starts.append(start)
+            stops.append(min(start + step, end))
+            images.append(image)
+    ignored = (labels < 0).nonzero().squeeze(1)
+    # One transfer to the host for all chunks, not two for each.
+    bounds = torch.tensor([*starts, num_rows], device=labels.device)
+    splits = torch.stack([torch.searchsorted(x, bounds) for x in (positives.rows, ignored)])
+    pos_splits, ignored_splits = splits.tolist()
+    for i, (start, stop, image) in enumerate(zip(starts, stops, images, strict=True)):
+        pos = slice(pos_splits[i], pos_splits[i + 1])
+        out = slice(ignored_splits[i], ignored_splits[i + 1])
+        yield slice(start, stop), image, pos, ignored[out] - start
+
+
+class FocalTerms(torch.autograd.Function):
+    """Focal loss terms: (..., K) float for reduction "none", else their sum.
+
+    The gradient is made together with the value, so that one tensor of the logits' size and
+    dtype is kept for the backward pass, and nothing else of that size outlives a chunk.
+    """
+
+    @staticmethod
+    def forward(
+        ctx, pred_logits, gt_labels, positives, pos_weight, class_weight, alpha, gamma, reduction
+    ):
+        num_classes, with_grad = pred_logits.shape[-1], ctx.needs_input_grad[0]
+        flat, labels = pred_logits.reshape(-1, num_classes), gt_labels.reshape(-1)
+        num_images = 1 if class_weight is None else class_weight.shape[0]
+        dtype = torch.promote_types(pred_logits.dtype, torch.float32)
+        elementwise = flat.new_empty(flat.shape, dtype=dtype) if reduction == "none" else None
+        grad = torch.empty_like(flat) if with_grad else None
+
+        pos_value, pos_slope = _positive_terms(
+            flat, positives, class_weight, labels.numel(), alpha, gamma, with_grad
+        )
+        if pos_weight is not None:
+            pos_value = pos_value * pos_weight
+            pos_slope = pos_slope * pos_weight if with_grad else None
+
+        sums = [flat.new_zeros((), dtype=dtype)]
+        for rows, image, pos, ignored in _chunks(labels, positives, num_images, num_classes):
+            value, slope = _focal(upcast(flat[rows]), gamma, with_grad)
+            scale = _alphas(alpha)[1]
+            if class_weight is not None:
+                scale = scale * class_weight[image].to(dtype)
+            own = (positives.rows[pos] - rows.start, positives.classes[pos])
+            value.mul_(scale)[own] = pos_value[pos]
+            value[ignored] = 0
+            if with_grad:
+                slope.mul_(scale)[own] = pos_slope[pos]
+                slope[ignored] = 0
+                grad[rows] = slope
+            if elementwise is None:
+                sums.append(value.sum())
+            else:
+                elementwise[rows] = value
+
+        ctx.save_for_backward(grad)
+        ctx.shape = pred_logits.shape
+        if elementwise is None:
+            return torch.stack(sums).sum()
+        return elementwise.reshape(pred_logits.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output):
+        (grad,) = ctx.saved_tensors
+        if grad_output.dim():
+            grad_output = grad_output.reshape(grad.shape)
+        grad = (grad * grad_output).to(grad.dtype)
+        return grad.reshape(ctx.shape), None, None, None, None, None, None, None

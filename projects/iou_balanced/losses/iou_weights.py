@@ -1,0 +1,69 @@
+"""The weight of each positive from its IoU: Eq. 4 and 7 of IoU-balanced losses (arXiv 1908.05641).
+
+The paper stops the gradient at the weights; everything here runs without gradient.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def all_reduce_sum(x: Tensor) -> Tensor:
+    """Sum of `x` over all processes; `x` itself where there is one process only."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        x = x.clone()
+        dist.all_reduce(x)
+    return x
+
+
+def _sums(terms: Tensor, iou_power: Tensor, across_processes: bool) -> tuple[Tensor, Tensor]:
+    sums = torch.stack([terms.sum(), (iou_power * terms).sum()])
+    if across_processes:
+        # Every process takes part, also one without positives: it adds zeros.
+        sums = all_reduce_sum(sums)
+    return sums[0], sums[1]
+
+
+@torch.no_grad()
+def iou_ratio_weights(
+    terms: Tensor, pos_iou: Tensor, exponent: float, *, across_processes: bool = False
+) -> Tensor:
+    """Weights iou^exponent * sum(terms) / sum(iou^exponent * terms): Eq. 4, and Eq. 7.
+
+    They leave the sum of the terms as it is. Where every weighted term is 0 the ratio is 0/0,
+    and every weight is 1.
+
+    Args:
+        terms: (P,) loss of each positive, at least 0.
+        pos_iou: (P,) IoU of each regressed positive with its ground truth.
+        exponent: eta (Eq. 4) or lambda (Eq. 7), at least 0.
+        across_processes: take the two sums over all processes of the default process group.
+
+    Returns:
+        (P,) weights without gradient, in the dtype of `terms`.
+    """
+    if exponent == 0:
+        return torch.ones_like(terms)
+    # In float64, because iou^exponent of a poor box underflows in float32 and the ratio of the
+    # two sums would overflow; P numbers cost nothing.
+    terms64 = terms.double()
+    iou_power = pos_iou.double() ** exponent
+    total, weighted = _sums(terms64, iou_power, across_processes)
+    weights = torch.where(weighted > 0, iou_power * (total / weighted), 1.0)
+    # A NaN stays visible: it is the caller's business to stop at a loss that is not finite.
+    weights = torch.where(weighted.isnan(), weighted, weights)
+    return weights.to(terms.dtype)
+
+
+@torch.no_grad()
+def iou_sum_ratio(
+    terms: Tensor, pos_iou: Tensor, exponent: float, *, across_processes: bool = False
+) -> float | None:
+    """sum(terms) / sum(iou^exponent * terms): the w_loc that leaves this sum unchanged.
+
+    None where there is nothing to measure: no positives, or every weighted term is 0.
+    """
+    terms64 = terms.double()
+    total, weighted = _sums(terms64, pos_iou.double() ** exponent, across_processes)
+    ratio = (total / weighted).item()
+    return ratio if 0 < ratio < float("inf") else None

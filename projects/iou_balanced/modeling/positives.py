@@ -1,0 +1,60 @@
+"""Gathers the positives of a dense detector, decodes them, and calls the losses.
+
+Shapes: N images, R anchors over all levels, K foreground classes, P positives.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from iou_balanced.losses import elementwise_box_iou
+
+
+class Positives(NamedTuple):
+    """The positives of a batch, in the order of `gt_labels[pos_mask]`."""
+
+    pred_deltas: Tensor
+    """(P, 4) regression output, with gradient."""
+    anchors: Tensor
+    """(P, 4) XYXY in pixels."""
+    gt_boxes: Tensor
+    """(P, 4) XYXY in pixels."""
+
+
+def gather_positives(
+    pos_mask: Tensor, pred_deltas: list[Tensor], anchors: Tensor, gt_boxes: list[Tensor]
+) -> Positives:
+    """Pick the positives out of dense predictions, before anything is computed on them.
+
+    Args:
+        pos_mask: (N, R) bool.
+        pred_deltas: one (N, Ri, 4) a level.
+        anchors: (R, 4), the same for all images.
+        gt_boxes: one (R, 4) an image, the box matched to each anchor.
+    """
+    image_idx, anchor_idx = pos_mask.nonzero(as_tuple=True)
+    return Positives(
+        torch.cat(pred_deltas, dim=1)[image_idx, anchor_idx],
+        anchors[anchor_idx],
+        torch.stack(gt_boxes)[image_idx, anchor_idx],
+    )
+
+
+@torch.no_grad()
+def regressed_iou(box2box_transform, positives: Positives) -> Tensor:
+    """(P,) IoU of each regressed box with its ground truth, without gradient (Eq. 4, 6)."""
+    pred_boxes = box2box_transform.apply_deltas(positives.pred_deltas, positives.anchors)
+    return elementwise_box_iou(pred_boxes, positives.gt_boxes)
+
+
+def needs_pos_iou(*losses: nn.Module) -> bool:
+    """Whether any of the losses weighs positives by their IoU; plain losses decode no boxes."""
+    return any(getattr(loss, "needs_pos_iou", False) for loss in losses)
+
+
+def call_loss(loss: nn.Module, pred: Tensor, target: Tensor, pos_iou: Tensor | None) -> Tensor:
+    """Call a loss, with `pos_iou` only where it asks for it."""
+    if needs_pos_iou(loss):
+        return loss(pred, target, pos_iou)
+    return loss(pred, target)
