@@ -5,14 +5,13 @@
 
 Detectron2 is not on PyPI under its own name. The source archive `pb1-detectron2` holds v0.6's
 Python files and model-zoo configs, but not its C++ sources. The few lines in it that today's numpy,
-Pillow, setuptools and torch refuse are mended (detectron2_mends.py), and the result becomes an ordinary wheel,
-so that `pip show detectron2` and `pip uninstall detectron2` work.
+Pillow, setuptools and torch refuse are mended (see detectron2_mends.py), and the result becomes an
+ordinary wheel, so that `pip show detectron2` and `pip uninstall detectron2` work.
 """
 
 import argparse
 import base64
 import hashlib
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -194,6 +193,8 @@ def build_wheel(root, folder):
 
 def missing_requirements(target):
     """Those of Detectron2's requirements that neither this Python nor `target` has, by name."""
+    import importlib.metadata  # here, so that a Python without it still gets main's plain answer
+
     path = [str(target), *sys.path]
     have = {d.metadata["Name"].lower() for d in importlib.metadata.distributions(path=path)}
     needed = [*re.findall("Requires-Dist: (.+)", METADATA), "torch", "torchvision"]

@@ -1,0 +1,48 @@
+# make test   lint and the tests of a few minutes
+# make demo   train the baseline and the balanced detector; writes output/demo/report.html
+# The first call sets up .venv from PyPI (about 5 GB, most of it torch); later calls are quick.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SUITABLE := -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'
+PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
+	if $$python $(SUITABLE) 2> /dev/null; then echo $$python; break; fi; done)
+
+.PHONY: test test-slow demo lint clean distclean
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow
+
+demo: $(VENV)/ready
+	$(BIN)/python tools/demo.py
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# A pip that was killed can leave a package that looks installed and is not: so the file `incomplete`
+# stands in .venv for as long as a set-up runs, and a set-up that finds one starts from nothing.
+$(VENV)/ready: setup.py constraints.txt tools/install_detectron2.py tools/detectron2_mends.py
+	@if test -e $(VENV)/incomplete; then rm -rf $(VENV); fi
+	@if ! $(BIN)/python -m pip --version > /dev/null 2>&1; then \
+		if ! $(or $(PYTHON),false) $(SUITABLE) 2> /dev/null; then \
+			echo "make: needs Python 3.10 to 3.12 with venv: install one, or say which with" \
+				"make PYTHON=/path/to/python3" >&2; exit 1; fi; \
+		mkdir -p $(VENV) && touch $(VENV)/incomplete && $(PYTHON) -m venv $(VENV); fi
+	@touch $(VENV)/incomplete
+	@echo "Setting up $(VENV) (once; torch is large)"
+	@$(PIP) install --quiet -c constraints.txt torch torchvision -e '.[dev,demo]'
+	@$(BIN)/python tools/install_detectron2.py --constraint constraints.txt
+	@$(BIN)/python -m iou_balanced.doctor
+	@rm $(VENV)/incomplete && touch $@
+
+clean:
+	rm -rf build dist projects/*.egg-info .pytest_cache .ruff_cache
+	find configs projects tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
