@@ -1,4 +1,4 @@
-"""Packaging of iou_balanced. Detectron2 and torch are not requirements: pip must not replace yours."""
+"""Packaging. Detectron2 and torch are not requirements: pip must not replace a user's own."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Say what this environment has: `python -m iou_balanced.doctor`. Exits 1 where training cannot work.
+"""Say what this environment has, and exit 1 where training cannot work.
+
+    python -m iou_balanced.doctor
 
 Nothing but the standard library is imported with this module; each package is tried on its own, so
 that a missing or broken one is a line of the report and not the end of it.
@@ -82,7 +84,7 @@ def inspect():
     """Look at everything.
 
     Returns:
-        (rows, faults): rows are (what, finding) pairs of strings; faults are lines that each say what
+        (rows, faults): rows are (what, finding) pairs of strings; each fault is a line that says what
         stops training and what to do about it.
     """
     rows = [("python", f"{platform.python_version()} ({sys.executable})")]
