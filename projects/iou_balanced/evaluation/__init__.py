@@ -1,0 +1,36 @@
+"""Evaluation: COCO metrics, the numbers of Figure 3, and a report that compares runs.
+
+The names are loaded when they are first used: the figures need no Detectron2, and nothing here
+needs matplotlib before a report is written.
+"""
+
+import importlib
+
+_MODULES = {
+    "COCOBoxEvaluator": "coco",
+    "load_ground_truth": "coco",
+    "write_metrics_csv": "coco",
+    "write_result_file": "coco",
+    "MAIN_METRICS": "coco_metrics",
+    "coco_metrics": "coco_metrics",
+    "find_scorer": "coco_metrics",
+    "score_nothing": "coco_metrics",
+    "IOU_EDGES": "localization",
+    "IOU_THRESHOLDS": "localization",
+    "MatchedDetections": "localization",
+    "ScoreByIoU": "localization",
+    "fraction_above_iou": "localization",
+    "match_detections": "localization",
+    "mean_score_by_iou": "localization",
+    "rank_correlation": "localization",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value

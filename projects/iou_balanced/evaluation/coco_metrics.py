@@ -1,0 +1,165 @@
+"""The numbers that are reported for COCO, read out of a finished `COCOeval`.
+
+Letters: T IoU thresholds, R recall levels, K classes, A area ranges, M detection limits.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+SCORERS = ("auto", "pycocotools", "faster-coco-eval")
+
+# name -> (IoU threshold or None for the mean over all of them, area range), in the order of the
+# tables of arXiv:1908.05641.
+_METRICS = OrderedDict(
+    AP=(None, "all"),
+    AP50=(0.5, "all"),
+    AP60=(0.6, "all"),
+    AP70=(0.7, "all"),
+    AP75=(0.75, "all"),
+    AP80=(0.8, "all"),
+    AP90=(0.9, "all"),
+    APs=(None, "small"),
+    APm=(None, "medium"),
+    APl=(None, "large"),
+)
+MAIN_METRICS = tuple(_METRICS)
+
+
+def find_scorer(scorer: str = "auto") -> Callable:
+    """The class that scores: called as `(coco_gt, coco_dt, iou_type)`, it gives a `COCOeval`.
+
+    Args:
+        scorer: "auto" (faster-coco-eval where it is installed, else pycocotools), "pycocotools" or
+            "faster-coco-eval". Keypoints are always scored by pycocotools, because
+            faster-coco-eval reads them only from its own COCO class.
+
+    Raises:
+        ValueError: another name.
+        ImportError: "faster-coco-eval" is asked for and missing.
+    """
+    if scorer not in SCORERS:
+        raise ValueError(f"Expected argument `scorer` to be one of {SCORERS}, but got {scorer!r}")
+    if scorer == "pycocotools":
+        return COCOeval
+    try:
+        from faster_coco_eval import COCOeval_faster
+    except ImportError as error:
+        if scorer == "auto":
+            return COCOeval
+        raise ImportError(
+            "scorer='faster-coco-eval' needs the package faster-coco-eval: "
+            "pip install faster-coco-eval, or take scorer='pycocotools'"
+        ) from error
+
+    def score(coco_gt, coco_dt, iou_type):
+        cls = COCOeval if iou_type == "keypoints" else COCOeval_faster
+        return cls(coco_gt, coco_dt, iou_type)
+
+    return score
+
+
+def score_nothing(
+    coco_gt: COCO,
+    iou_type: str,
+    *,
+    img_ids: Sequence[int] | None = None,
+    max_dets: Sequence[int] = (1, 10, 100),
+) -> COCOeval:
+    """The evaluation of a model that detects nothing: AP 0 where there is ground truth.
+
+    `COCO.loadRes` cannot read an empty list, so the empty result is put together here.
+    """
+    coco_dt = COCO()
+    coco_dt.dataset = {
+        "images": coco_gt.dataset["images"],
+        "categories": coco_gt.dataset["categories"],
+        "annotations": [],
+    }
+    coco_dt.createIndex()
+    coco_eval = COCOeval(coco_gt, coco_dt, iou_type)
+    coco_eval.params.maxDets = list(max_dets)
+    if img_ids is not None:
+        coco_eval.params.imgIds = img_ids
+    coco_eval.evaluate()
+    coco_eval.accumulate()
+    return coco_eval
+
+
+def coco_metrics(
+    coco_eval: COCOeval, class_names: Sequence[str], *, max_dets: int = 100
+) -> OrderedDict[str, float]:
+    """AP over all classes and per class, from an evaluation after `accumulate()`.
+
+    Args:
+        coco_eval: of boxes or masks, pycocotools' or one that offers the same `params` and `eval`;
+            `eval["precision"]` is (T, R, K, A, M), -1 where undefined.
+        class_names: K names, in the order of `coco_eval.params.catIds`.
+        max_dets: the limit of detections per image to report, one of `params.maxDets`.
+
+    Returns:
+        `MAIN_METRICS`, then "AP-<class>" for every class. In 0..100, not rounded, NaN where there
+        is no ground truth.
+
+    Raises:
+        ValueError: `class_names` does not fit the evaluation.
+    """
+    params = coco_eval.params
+    precision = np.asarray(coco_eval.eval["precision"])
+    if precision.shape[2] != len(class_names):
+        raise ValueError(
+            f"Expected argument `class_names` to have {precision.shape[2]} names, "
+            f"but got {len(class_names)}"
+        )
+    precision = precision[..., list(params.maxDets).index(max_dets)]
+
+    metrics = OrderedDict()
+    for name, (threshold, area) in _METRICS.items():
+        values = precision[:, :, :, params.areaRngLbl.index(area)]
+        if threshold is not None:
+            # The nearest one: 0.6 and its like are not exact in the evaluation's linspace.
+            values = values[np.abs(np.asarray(params.iouThrs) - threshold).argmin()]
+        metrics[name] = _average(values)
+    for index, name in enumerate(class_names):
+        metrics[f"AP-{name}"] = _average(precision[:, :, index, params.areaRngLbl.index("all")])
+    return metrics
+
+
+def class_names_of(
+    coco_gt: COCO, thing_classes: Sequence[str] | None, contiguous_ids: dict[int, int] | None
+) -> list[str]:
+    """Names in the order of the evaluation's classes, which is the order of the category ids.
+
+    Args:
+        coco_gt: its categories name what the other two leave out.
+        thing_classes: the metadata's names, by contiguous id; or None.
+        contiguous_ids: the metadata's map from category id to contiguous id; or None, which means
+            that they are the same.
+
+    Returns:
+        One name for each category id; names that occur twice carry their id in brackets.
+    """
+    ids = sorted(coco_gt.getCatIds())
+    names = [coco_gt.cats[i]["name"] for i in ids]
+    if thing_classes is not None and len(thing_classes) == len(ids):
+        places = [i if contiguous_ids is None else contiguous_ids.get(i, -1) for i in ids]
+        if sorted(places) == list(range(len(ids))):
+            names = [thing_classes[place] for place in places]
+    return _distinct(names, ids)
+
+
+def _distinct(names: Iterable[str], ids: Iterable[int]) -> list[str]:
+    names = [str(name) for name in names]
+    count = Counter(names)
+    return [
+        name if count[name] == 1 else f"{name} ({i})" for name, i in zip(names, ids, strict=True)
+    ]
+
+
+def _average(values: np.ndarray) -> float:
+    """Mean of the defined values, in percent."""
+    values = values[values > -1]
+    return float(values.mean() * 100) if values.size else float("nan")
