@@ -1,0 +1,21 @@
+"""The training loop that tools/train_net.py and the tests call."""
+
+from .config import apply_overrides, load_config
+from .errors import UserError
+from .hooks import BestCheckpointer, ResumeStateHook
+from .launch import launch
+from .train import do_test, do_train, main
+from .trainer import Trainer
+
+__all__ = [
+    "BestCheckpointer",
+    "ResumeStateHook",
+    "Trainer",
+    "UserError",
+    "apply_overrides",
+    "do_test",
+    "do_train",
+    "launch",
+    "load_config",
+    "main",
+]

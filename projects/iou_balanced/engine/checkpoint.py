@@ -1,0 +1,125 @@
+"""Loading of weights that never ends in a silent random start."""
+
+import logging
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.layers import FrozenBatchNorm2d
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from .config import _all_keys
+from .errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpointer(DetectionCheckpointer):
+    """Detectron2's, which remembers what it could not match in `incompatible`."""
+
+    incompatible = None
+
+    def _load_model(self, checkpoint):
+        self.incompatible = super()._load_model(checkpoint)
+        return self.incompatible
+
+    def unmatched(self) -> set[str]:
+        """Names of the model's parameters that the last file lacked, or had in another shape."""
+        if self.incompatible is None:
+            return set()
+        shapes = {name for name, _, _ in self.incompatible.incorrect_shapes}
+        return set(self.incompatible.missing_keys) | shapes
+
+
+def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
+    """Load train.init_checkpoint into the model, and nothing but the model.
+
+    Raises:
+        UserError: the file cannot be had or does not fit the backbone; or there is none, and
+            the model has frozen layers that would keep random values.
+    """
+    path = cfg.train.init_checkpoint
+    model = checkpointer.model
+    if not path:
+        _check_scratch(model, cfg)
+        logger.info("train.init_checkpoint is empty: training from scratch")
+        return
+    _load(checkpointer, cfg)
+    backbone = getattr(getattr(model, "module", model), "backbone", None)
+    backbone = getattr(backbone, "bottom_up", backbone)  # an FPN is new in ImageNet weights
+    if backbone is None or cfg.train.allow_random_backbone:
+        return
+    own = {id(p) for p in backbone.parameters()}
+    names = [name for name, p in getattr(model, "module", model).named_parameters() if id(p) in own]
+    missing = sorted(checkpointer.unmatched() & set(names))
+    if missing:
+        raise UserError(
+            f"train.init_checkpoint={path} lacks {len(missing)} of the backbone's {len(names)} "
+            f"parameters (or has them in another shape), first {missing[0]}: these would start at "
+            "random. Give the weights of this backbone; train.allow_random_backbone=True if it is "
+            f"meant; or train from scratch: {_scratch_overrides(cfg)}"
+        )
+
+
+def load_for_evaluation(model: nn.Module, cfg: DictConfig) -> dict:
+    """Load train.init_checkpoint, in which every parameter has to be.
+
+    Returns:
+        What else the file holds, for example "iteration".
+
+    Raises:
+        UserError: there is no such file, or it does not fit the model.
+    """
+    path = cfg.train.init_checkpoint
+    if not path:
+        raise UserError(
+            "--eval-only evaluates a trained model: give train.init_checkpoint=FILE, for example "
+            f"{cfg.train.output_dir}/model_final.pth"
+        )
+    checkpointer = Checkpointer(model)
+    extra = _load(checkpointer, cfg)
+    names = [name for name, _ in model.named_parameters()]
+    missing = sorted(checkpointer.unmatched() & set(names))
+    if missing:
+        raise UserError(
+            f"train.init_checkpoint={path} lacks {len(missing)} of the model's {len(names)} "
+            f"parameters (or has them in another shape), first {missing[0]}: its metrics would be "
+            "those of a partly random model. Is it a checkpoint of this config, with this number "
+            "of classes?"
+        )
+    return extra
+
+
+def _load(checkpointer: Checkpointer, cfg: DictConfig) -> dict:
+    path = cfg.train.init_checkpoint
+    try:
+        return checkpointer.load(path, checkpointables=[])
+    except UserError:
+        raise
+    except Exception as e:  # each path handler and file format fails in a way of its own
+        raise UserError(
+            f"the weights train.init_checkpoint={path} cannot be had ({type(e).__name__}: {e}). "
+            f"Give another file, or train from scratch: {_scratch_overrides(cfg)}"
+        ) from e
+
+
+def _check_scratch(model: nn.Module, cfg: DictConfig) -> None:
+    frozen_bn = sum(isinstance(m, FrozenBatchNorm2d) for m in model.modules())
+    frozen = sum(not p.requires_grad for p in model.parameters())
+    if frozen_bn or frozen:
+        raise UserError(
+            f"train.init_checkpoint is empty, but {frozen_bn} BatchNorm layers and {frozen} "
+            "parameters of the model are frozen and would keep random values. Give weights, or "
+            f"train from scratch: {_scratch_overrides(cfg)}"
+        )
+
+
+def _scratch_overrides(cfg: DictConfig) -> str:
+    """The overrides that make this config trainable from random weights."""
+    found = ["train.init_checkpoint=''"]
+    for key in _all_keys(cfg.model):
+        value = OmegaConf.select(cfg.model, key)
+        if value == "FrozenBN":
+            found.append(f"model.{key}=BN")
+        elif key.rsplit(".", 1)[-1] == "freeze_at" and value > 0:
+            found.append(f"model.{key}=0")
+    return " ".join(found)

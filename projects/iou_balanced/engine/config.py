@@ -1,0 +1,181 @@
+"""Loading of a LazyConfig with the command line's overrides, checked key by key."""
+
+import difflib
+import inspect
+from collections.abc import Callable
+
+from detectron2.config import LazyConfig
+from detectron2.engine import hooks
+from detectron2.utils.registry import locate
+from omegaconf import DictConfig, OmegaConf
+from torch.nn.parallel import DistributedDataParallel
+
+from .errors import UserError
+
+TRAIN_DEFAULTS = {
+    "output_dir": "./output",
+    "init_checkpoint": "",
+    "max_iter": 90000,
+    "amp": {"enabled": False, "dtype": "auto"},
+    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
+    "checkpointer": {"period": 5000, "max_to_keep": 100},
+    "eval_period": 5000,
+    "log_period": 20,
+    "device": "cuda",
+    # Whether layers of the backbone may be missing in init_checkpoint and start at random.
+    "allow_random_backbone": False,
+    "seed": -1,
+    "cudnn_benchmark": False,
+    # The total batch size that lr and max_iter were written for; None: no linear scaling.
+    "reference_batch_size": None,
+    # Largest norm of the gradient; None: no clipping.
+    "clip_grad": {"max_norm": None, "norm_type": 2.0},
+    # Keeps model_best.pth; metric None: no best checkpoint.
+    "best_checkpoint": {"metric": None, "mode": "max"},
+    "progress_bar": True,
+}
+"""What `train` may hold, with the values for what a config leaves out."""
+
+# Nodes without a _target_ whose keys are arguments of these.
+_OPEN_NODES = {
+    "train.ddp": (DistributedDataParallel,),
+    "train.checkpointer": (hooks.PeriodicCheckpointer,),
+}
+
+
+def load_config(config_file: str, overrides: list[str]) -> DictConfig:
+    """Load a LazyConfig and apply `key=value` overrides; see `apply_overrides`.
+
+    Raises:
+        UserError: the file is missing or is no LazyConfig, or an override is wrong.
+    """
+    if not config_file:
+        raise UserError("--config-file is missing: give a LazyConfig, for example one of configs/")
+    try:
+        cfg = LazyConfig.load(config_file)
+    except FileNotFoundError as e:
+        raise UserError(f"config file {e.filename or config_file} does not exist") from e
+    missing = [key for key in ("model", "dataloader", "train") if key not in cfg]
+    if missing:
+        raise UserError(
+            f"{config_file} has no {' and no '.join(missing)}: a config for training has model, "
+            "dataloader, optimizer, lr_multiplier and train"
+        )
+    cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN_DEFAULTS), cfg.train)
+    return apply_overrides(cfg, overrides)
+
+
+def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
+    """Apply hydra's `key=value` overrides to a LazyConfig in place.
+
+    Unlike Detectron2's, a key has to exist, or to be an argument that the `_target_` it belongs
+    to accepts; `+key=value` adds any key. `a._target_=...` turns the value `a` into a call, so
+    that a data set's name can be replaced by one of `iou_balanced.data`'s register functions.
+
+    Raises:
+        UserError: an override does not parse, or its key is unknown; names the nearest key.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides or []))
+    except HydraException as e:
+        raise UserError(f"cannot read the override: {str(e).splitlines()[0]}") from e
+    # Targets first: they decide which of the other keys are known.
+    parsed.sort(key=lambda o: not o.key_or_group.endswith("._target_"))
+    for override in parsed:
+        key = override.key_or_group
+        if override.is_delete():
+            raise UserError(f"~{key}: keys cannot be deleted on the command line")
+        if key.endswith("._target_"):
+            _set_target(cfg, key.removesuffix("._target_"), override.value())
+            continue
+        if not override.is_add():
+            _check_key(cfg, key)
+        OmegaConf.update(cfg, key, override.value(), merge=True, force_add=True)
+    return cfg
+
+
+def _set_target(cfg: DictConfig, path: str, target: str) -> None:
+    if OmegaConf.select(cfg, path, throw_on_missing=False) is None:
+        _check_key(cfg, path)
+    if locate_target(target) is None:
+        raise UserError(f"{path}._target_={target}: there is no such function or class")
+    node = OmegaConf.select(cfg, path)
+    kept = {}
+    if isinstance(node, DictConfig):
+        kept = {k: v for k, v in node.items() if k != "_target_" and accepts(target, k)}
+    call = DictConfig({**kept, "_target_": target}, flags={"allow_objects": True})
+    OmegaConf.update(cfg, path, call, merge=False, force_add=True)
+
+
+def locate_target(target) -> Callable | None:
+    """The callable of a `_target_`; None where there is none of that name."""
+    if not isinstance(target, str):
+        return target
+    try:
+        return locate(target)
+    except Exception:
+        return None
+
+
+def accepts(target, name: str) -> bool:
+    """Whether the callable `target` takes a keyword argument `name`."""
+    target = locate_target(target)
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return True  # a builtin without a signature
+    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _check_key(cfg: DictConfig, key: str) -> None:
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        path = ".".join(parts[:i])
+        node = OmegaConf.select(cfg, path) if path else cfg
+        if isinstance(node, DictConfig) and part in node:
+            continue
+        if OmegaConf.is_list(node) and part.isdigit() and int(part) < len(node):
+            continue
+        if isinstance(node, DictConfig) and i == len(parts) - 1 and _may_be_added(node, path, part):
+            return
+        if not OmegaConf.is_config(node):
+            raise UserError(
+                f"unknown key {key}: {path} is the value {node!r}; to make it a call, give "
+                f"{path}._target_=..."
+            )
+        hint = _nearest(cfg, key, node, path)
+        raise UserError(f"unknown key {key}: {path or 'the config'} has no {part!r}{hint}")
+
+
+def _may_be_added(node: DictConfig, path: str, name: str) -> bool:
+    if "_target_" in node:
+        return accepts(node._target_, name)
+    return any(accepts(target, name) for target in _OPEN_NODES.get(path, ()))
+
+
+def _nearest(cfg: DictConfig, key: str, node, path: str) -> str:
+    keys = list(_all_keys(cfg))
+    if isinstance(node, DictConfig) and "_target_" in node:
+        target = locate_target(node._target_)
+        keys += [f"{path}.{name}" for name in inspect.signature(target).parameters]
+    found = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    if not found:  # a key without its path, for example lr for optimizer.lr
+        tails = {k.rsplit(".", 1)[-1]: k for k in reversed(keys)}
+        tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.6)
+        found = [tails[t] for t in tail]
+    return f"; did you mean {found[0]}?" if found else "; +key=value adds a key that is not there"
+
+
+def _all_keys(node, prefix: str = ""):
+    items = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    for name in items:
+        path = f"{prefix}.{name}" if prefix else str(name)
+        yield path
+        if OmegaConf.is_interpolation(node, name):
+            continue
+        child = node._get_node(name)
+        if OmegaConf.is_config(child):
+            yield from _all_keys(child, path)

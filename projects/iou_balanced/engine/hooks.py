@@ -1,0 +1,105 @@
+"""Hooks that Detectron2 lacks. They work with any of its trainers."""
+
+import json
+import logging
+import os
+
+import torch
+from detectron2.engine import HookBase, hooks
+from detectron2.utils.file_io import PathManager
+from torch.nn.parallel import DistributedDataParallel
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeStateHook(HookBase):
+    """Keeps the losses' state in the trainer's checkpoint: normaliser, measured w_loc.
+
+    Detectron2 saves a hook's state with the trainer and gives it back on `--resume` only, so
+    that fine-tuning from the same file starts afresh. In one's own trainer:
+    `trainer.register_hooks([ResumeStateHook(model)])`.
+
+    Args:
+        model: every submodule with `resume_state_dict` and `load_resume_state_dict` takes part.
+    """
+
+    def __init__(self, model: torch.nn.Module):
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        self._modules = {
+            name: module
+            for name, module in model.named_modules()
+            if hasattr(module, "resume_state_dict")
+        }
+
+    def after_step(self) -> None:
+        for name, module in self._modules.items():
+            w_loc = getattr(module, "w_loc", None)
+            if w_loc is not None:
+                self.trainer.storage.put_scalar(f"{name}/w_loc", w_loc, smoothing_hint=False)
+
+    def state_dict(self) -> dict:
+        return {name: module.resume_state_dict() for name, module in self._modules.items()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        for name, module in self._modules.items():
+            if name in state_dict:
+                module.load_resume_state_dict(state_dict[name])
+            else:
+                logger.warning("The checkpoint has no state of %s: it starts afresh", name)
+
+
+class BestCheckpointer(hooks.BestCheckpointer):
+    """Detectron2's, which after a resume has forgotten what the best was.
+
+    The best value is kept beside model_best.pth, in model_best.json.
+    """
+
+    def before_train(self) -> None:
+        path = self._json_path()
+        if self.trainer.start_iter > 0 and PathManager.isfile(path):
+            with PathManager.open(path) as f:
+                best = json.load(f)
+            if best["metric"] == self._val_metric:
+                self.best_metric, self.best_iter = best["value"], best["iteration"]
+
+    def _best_checking(self) -> None:
+        before = self.best_iter
+        super()._best_checking()
+        if self.best_iter != before:
+            with PathManager.open(self._json_path(), "w") as f:
+                json.dump(
+                    {
+                        "metric": self._val_metric,
+                        "value": self.best_metric,
+                        "iteration": self.best_iter,
+                    },
+                    f,
+                )
+
+    def _json_path(self) -> str:
+        return os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.json")
+
+
+class ProgressBar(HookBase):
+    """A tqdm bar with iterations, ETA and the total loss, for a person at a terminal."""
+
+    def before_train(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            initial=self.trainer.start_iter,
+            total=self.trainer.max_iter,
+            desc="train",
+            unit="it",
+            dynamic_ncols=True,
+        )
+
+    def after_step(self) -> None:
+        loss = self.trainer.storage.latest().get("total_loss")
+        if loss is not None:
+            self._bar.set_postfix(loss=f"{loss[0]:.3f}", refresh=False)
+        self._bar.update()
+
+    def after_train(self) -> None:
+        self._bar.close()

@@ -1,0 +1,128 @@
+"""One start for all ways to run: one process, Detectron2's flags, torchrun, CPU or GPU.
+
+Detectron2's own `launch` differs between v0.6 (CUDA and NCCL only) and the main branch (GLOO
+without GPUs), and neither reads the environment that torchrun, SLURM or Kubernetes set.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from detectron2.utils import comm
+
+from .errors import UserError
+
+TIMEOUT = timedelta(minutes=30)
+logger = logging.getLogger(__name__)
+
+
+def launch(
+    main_func: Callable,
+    *,
+    num_gpus: int = 1,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+    args: tuple = (),
+) -> None:
+    """Call `main_func(*args)` in every process of the job.
+
+    Under torchrun (or any launcher that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT) this
+    process is one of them, and the other arguments are not looked at. Else `num_gpus` processes
+    are started here: one for each GPU, or on a machine without GPUs CPU processes over GLOO.
+
+    Args:
+        main_func: importable at top level, because processes are spawned.
+        num_gpus: processes on this machine.
+        num_machines, machine_rank: as Detectron2's flags.
+        dist_url: where the processes meet, for example "tcp://127.0.0.1:8686"; "auto" takes a
+            free port, on one machine only.
+        args: must survive pickling.
+    """
+    if all(key in os.environ for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
+        _run_from_environment(main_func, args)
+        return
+    world_size = num_machines * num_gpus
+    if world_size == 1:
+        main_func(*args)
+        return
+    if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
+        raise UserError(
+            f"--num-gpus {num_gpus}, but this machine shows {torch.cuda.device_count()} GPUs"
+        )
+    if dist_url == "auto":
+        if num_machines > 1:
+            raise UserError("--dist-url auto works on one machine only: give tcp://HOST:PORT")
+        dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    torch.multiprocessing.start_processes(
+        _spawned_worker,
+        args=(main_func, world_size, num_gpus, machine_rank, dist_url, args),
+        nprocs=num_gpus,
+        start_method="spawn",
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _spawned_worker(local_rank, main_func, world_size, local_size, machine_rank, dist_url, args):
+    rank = machine_rank * local_size + local_rank
+    _run(main_func, args, rank, world_size, local_rank, local_size, dist_url)
+
+
+def _run_from_environment(main_func: Callable, args: tuple) -> None:
+    env = os.environ
+    rank, world_size = int(env["RANK"]), int(env["WORLD_SIZE"])
+    local_rank = int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", 0)))
+    local_size = int(env.get("LOCAL_WORLD_SIZE", env.get("SLURM_NTASKS_PER_NODE", 1)))
+    if world_size % local_size or local_rank >= local_size:
+        raise UserError(
+            f"the environment has WORLD_SIZE={world_size}, LOCAL_WORLD_SIZE={local_size} and "
+            f"LOCAL_RANK={local_rank}, which do not fit together: start with torchrun, or set them"
+        )
+    _run(main_func, args, rank, world_size, local_rank, local_size, "env://")
+
+
+def _run(main_func, args, rank, world_size, local_rank, local_size, init_method) -> None:
+    has_gpu = torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Every process would take all cores otherwise.
+        torch.set_num_threads(max((os.cpu_count() or 1) // local_size, 1))
+    try:
+        dist.init_process_group(
+            backend="nccl" if has_gpu else "gloo",
+            init_method=init_method,
+            world_size=world_size,
+            rank=rank,
+            timeout=TIMEOUT,
+        )
+    except Exception:
+        logger.error(
+            "Process %d of %d could not join the group at %s", rank, world_size, init_method
+        )
+        raise
+    _create_local_process_group(local_size)
+    comm.synchronize()
+    main_func(*args)
+    dist.destroy_process_group()
+
+
+def _create_local_process_group(local_size: int) -> None:
+    """Detectron2's group of the processes on this machine; v0.6 has no function for it."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(local_size)
+        return
+    for machine in range(comm.get_world_size() // local_size):
+        ranks = list(range(machine * local_size, (machine + 1) * local_size))
+        group = dist.new_group(ranks)
+        if comm.get_rank() in ranks:
+            comm._LOCAL_PROCESS_GROUP = group

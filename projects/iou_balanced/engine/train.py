@@ -1,0 +1,184 @@
+"""Training and evaluation of a LazyConfig."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+
+import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
+from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation.testing import flatten_results_dict
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+from omegaconf import DictConfig, OmegaConf
+
+from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
+from .config import accepts, load_config
+from .errors import UserError
+from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
+from .loader import build_train_loader
+from .scaling import scale_to_batch_size
+from .trainer import LazyLoader, Trainer
+
+logger = logging.getLogger(__name__)
+
+
+def do_test(cfg: DictConfig, model: torch.nn.Module) -> dict:
+    """Evaluate `model` on dataloader.test; {} where there is no evaluator or no annotation.
+
+    Returns:
+        {task: {metric: value}} on the main process, as the evaluator gives it.
+    """
+    if "evaluator" not in cfg.dataloader:
+        return {}
+    node = cfg.dataloader.evaluator.copy()
+    node._set_parent(cfg.dataloader)  # it refers to its neighbours
+    if node.get("output_dir") is None and accepts(node._target_, "output_dir"):
+        node.output_dir = os.path.join(cfg.train.output_dir, "inference")
+    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(node))
+    if results and comm.is_main_process():
+        print_csv_format(results)
+    return results or {}
+
+
+def do_train(args, cfg: DictConfig) -> Trainer:
+    """Train `cfg`, or with `args.resume` go on with its last checkpoint.
+
+    Raises:
+        UserError: the output folder holds another run, or the weights do not fit.
+    """
+    model = instantiate(cfg.model).to(cfg.train.device)
+    logger.info("Model:\n%s", model)
+    optimizer_cfg = cfg.optimizer.copy()
+    optimizer_cfg.params.model = model
+    optimizer = instantiate(optimizer_cfg)
+
+    start_iter = 0
+    # Read when the first batch is asked for, after the checkpoint has set start_iter.
+    loader = LazyLoader(lambda: build_train_loader(cfg, start_iter))
+    trainer = Trainer(
+        _distributed(model, cfg),
+        loader,
+        optimizer,
+        amp_dtype=cfg.train.amp.dtype if cfg.train.amp.enabled else None,
+        clip_max_norm=cfg.train.clip_grad.max_norm,
+        clip_norm_type=cfg.train.clip_grad.norm_type,
+    )
+    checkpointer = Checkpointer(
+        trainer.model, cfg.train.output_dir, optimizer=optimizer, trainer=trainer
+    )
+    main = comm.is_main_process()
+    best = cfg.train.best_checkpoint
+    trainer.register_hooks(
+        [
+            hooks.IterationTimer(),
+            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            ResumeStateHook(model),
+            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
+            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
+            BestCheckpointer(cfg.train.eval_period, checkpointer, best.metric, best.mode)
+            if main and best.metric
+            else None,
+            hooks.PeriodicWriter(
+                default_writers(cfg.train.output_dir, cfg.train.max_iter),
+                period=cfg.train.log_period,
+            )
+            if main
+            else None,
+            ProgressBar() if main and cfg.train.progress_bar and sys.stderr.isatty() else None,
+        ]
+    )
+
+    if args.resume and checkpointer.has_checkpoint():
+        checkpointer.resume_or_load("", resume=True)
+        # The checkpoint stores the iteration that was just finished.
+        start_iter = trainer.iter + 1
+    else:
+        if checkpointer.has_checkpoint():
+            raise UserError(
+                f"{cfg.train.output_dir} holds a run ({checkpointer.get_checkpoint_file()}): "
+                "--resume goes on with it; for a new one, give another train.output_dir"
+            )
+        load_initial_weights(checkpointer, cfg)
+    trainer.train(start_iter, cfg.train.max_iter)
+    return trainer
+
+
+def main(args) -> dict:
+    """What every process of tools/train_net.py runs.
+
+    Args:
+        args: of Detectron2's `default_argument_parser`.
+
+    Returns:
+        The metrics with --eval-only, else {}.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    for name in ("iou_balanced", "detectron2"):
+        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    check_config(cfg)
+    scale_to_batch_size(cfg)
+    if comm.is_main_process():
+        _keep_config(os.path.join(cfg.train.output_dir, "config.yaml"))
+    default_setup(cfg, args)
+    if not args.eval_only:
+        do_train(args, cfg)
+        return {}
+    model = instantiate(cfg.model).to(cfg.train.device)
+    extra = load_for_evaluation(model, cfg)
+    results = do_test(cfg, model)
+    if results and comm.is_main_process():
+        record = {**flatten_results_dict(results), "checkpoint": cfg.train.init_checkpoint}
+        if "iteration" in extra:
+            record["iteration"] = extra["iteration"]
+        with open(os.path.join(cfg.train.output_dir, "metrics.json"), "a") as f:
+            f.write(json.dumps(record, sort_keys=True) + "\n")
+    return results
+
+
+def check_config(cfg: DictConfig) -> None:
+    """Refuse what would fail later and less clearly.
+
+    Raises:
+        UserError: no such device; or the data set's classes are not as many as the model's.
+    """
+    if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"train.device={cfg.train.device}, but no CUDA device is visible: give "
+            "train.device=cpu, or run python -m iou_balanced.doctor"
+        )
+    num_classes = cfg.model.get("num_classes")
+    for split in ("train", "test"):
+        names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
+        if names is None or num_classes is None:
+            continue
+        names = instantiate(names)
+        for name in [names] if isinstance(names, str) else names:
+            classes = MetadataCatalog.get(name).get("thing_classes")
+            if classes is not None and len(classes) != num_classes:
+                raise UserError(
+                    f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
+                    f"{', ...' if len(classes) > 5 else ''}), but model.num_classes="
+                    f"{num_classes}: give model.num_classes={len(classes)}"
+                )
+
+
+def _distributed(model: torch.nn.Module, cfg: DictConfig) -> torch.nn.Module:
+    kwargs = dict(cfg.train.ddp)
+    if next(model.parameters()).device.type == "cpu":
+        kwargs["device_ids"] = None  # Detectron2 would give it the rank as a GPU's number
+    return create_ddp_model(model, **kwargs)
+
+
+def _keep_config(path: str) -> None:
+    """Detectron2 writes config.yaml at every start: keep that of the runs before."""
+    if not os.path.exists(path):
+        return
+    number = 1
+    while os.path.exists(f"{path}.{number}"):
+        number += 1
+    shutil.copy2(path, f"{path}.{number}")
