@@ -11,10 +11,10 @@ _MODULES = {
     "load_ground_truth": "coco",
     "write_metrics_csv": "coco",
     "write_result_file": "coco",
-    "MAIN_METRICS": "coco_metrics",
-    "coco_metrics": "coco_metrics",
-    "find_scorer": "coco_metrics",
-    "score_nothing": "coco_metrics",
+    "MAIN_METRICS": "metrics",
+    "coco_metrics": "metrics",
+    "find_scorer": "metrics",
+    "score_nothing": "metrics",
     "IOU_EDGES": "localization",
     "IOU_THRESHOLDS": "localization",
     "MatchedDetections": "localization",
@@ -23,6 +23,9 @@ _MODULES = {
     "match_detections": "localization",
     "mean_score_by_iou": "localization",
     "rank_correlation": "localization",
+    "Run": "report",
+    "format_comparison": "report",
+    "write_comparison_report": "report",
 }
 
 __all__ = sorted(_MODULES)

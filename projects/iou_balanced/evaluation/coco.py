@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 from tabulate import tabulate
 
 from iou_balanced.evaluation._files import write_atomically
-from iou_balanced.evaluation.coco_metrics import (
+from iou_balanced.evaluation.metrics import (
     MAIN_METRICS,
     class_names_of,
     coco_metrics,
