@@ -16,6 +16,8 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
+from iou_balanced.backbones import register_weights_handler
+
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
 from .config import accepts, load_config
 from .errors import UserError
@@ -117,9 +119,10 @@ def main(args) -> dict:
     Returns:
         The metrics with --eval-only, else {}.
     """
+    register_weights_handler()  # a config saved as yaml cannot do it itself
     cfg = load_config(args.config_file, args.opts)
-    for name in ("iou_balanced", "detectron2"):
-        setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name=name)
+    # Detectron2 sets up its own logger only.
+    setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
     check_config(cfg)
     scale_to_batch_size(cfg)
     if comm.is_main_process():

@@ -1,0 +1,8 @@
+"""retinanet_R_50_FPN_1x with the IoU-balanced localization loss only."""
+
+from iou_balanced import balance
+
+from .retinanet_R_50_FPN_1x import dataloader, datasets, lr_multiplier, model, optimizer, train
+
+balance(model, eta=None, lam=1.5, weight=3.049, beta=None)  # w_loc of Table 3
+train.output_dir = "./output/retinanet_R_50_FPN_1x_iou_balanced_loc"

@@ -1,0 +1,19 @@
+"""Detectron2's `train`, and what tools/train_net.py knows beyond it."""
+
+from detectron2 import model_zoo
+from omegaconf import OmegaConf
+
+train = OmegaConf.merge(
+    model_zoo.get_config("common/train.py").train,
+    dict(
+        # The total batch size that optimizer.lr and train.max_iter are for. Another
+        # dataloader.train.total_batch_size scales both; None switches that off.
+        reference_batch_size=16,
+        amp=dict(enabled=False, dtype="auto"),
+        clip_grad=dict(max_norm=None, norm_type=2.0),
+        best_checkpoint=dict(metric="bbox/AP", mode="max"),
+        seed=-1,
+        cudnn_benchmark=False,
+        progress_bar=True,
+    ),
+)

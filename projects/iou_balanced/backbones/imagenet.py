@@ -1,0 +1,92 @@
+"""ImageNet weights of torchvision and timm as Detectron2 checkpoints.
+
+`train.init_checkpoint` may be "torchvision://resnet18/IMAGENET1K_V1" or
+"timm://resnext101_32x4d.gluon_in1k": the weights are fetched by that library, renamed, and kept in
+iopath's cache. These models want RGB input in the mean and std below, and have the stride of a
+bottleneck in its 3x3 convolution (`stride_in_1x1=False`).
+"""
+
+import os
+import pickle
+import re
+
+from detectron2.utils.file_io import PathManager
+from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
+from torch import Tensor
+
+# Of images in 0..255, in RGB order.
+IMAGENET_RGB_MEAN = [123.675, 116.28, 103.53]
+IMAGENET_RGB_STD = [58.395, 57.12, 57.375]
+
+
+def convert_torch_resnet(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Rename a torchvision or timm ResNet or ResNeXt to Detectron2's `ResNet`.
+
+    Args:
+        state_dict: with names like "layer1.0.conv1.weight".
+
+    Returns:
+        Names like "res2.0.conv1.weight", without classifier and batch counters.
+
+    Raises:
+        ValueError: a name is none of a ResNet with a 7x7 stem.
+    """
+    converted = {}
+    for name, value in state_dict.items():
+        if name.startswith("fc.") or name.endswith("num_batches_tracked"):
+            continue
+        new = re.sub(r"^layer(\d)\.", lambda m: f"res{int(m[1]) + 1}.", name)
+        if new == name:
+            new = f"stem.{name}"
+        new = re.sub(r"\bbn(\d)\.", r"conv\1.norm.", new)
+        new = new.replace("downsample.0.", "shortcut.").replace("downsample.1.", "shortcut.norm.")
+        if not re.fullmatch(r"(stem|res\d\.\d+)\.(conv\d|shortcut)\.(norm\.)?\w+", new):
+            raise ValueError(f"cannot convert {name!r}: not a ResNet with a 7x7 stem")
+        converted[new] = value
+    return converted
+
+
+class _ImageNetHandler(PathHandler):
+    def _get_supported_prefixes(self):
+        return ["torchvision://", "timm://"]
+
+    def _get_local_path(self, path, force=False, **kwargs):
+        library, name = path.split("://")
+        cached = os.path.join(get_cache_dir("iou_balanced"), library, f"{name}.pkl")
+        os.makedirs(os.path.dirname(cached), exist_ok=True)
+        with file_lock(cached):
+            if force or not os.path.exists(cached):
+                weights = {"torchvision": _torchvision, "timm": _timm}[library](name)
+                model = {k: v.numpy() for k, v in convert_torch_resnet(weights).items()}
+                with open(f"{cached}.part", "wb") as f:
+                    # The format of Detectron2's own converted ImageNet weights.
+                    content = {"model": model, "__author__": path, "matching_heuristics": True}
+                    pickle.dump(content, f)
+                os.replace(f"{cached}.part", cached)
+        return cached
+
+    def _isfile(self, path, **kwargs):
+        return True
+
+    def _open(self, path, mode="r", **kwargs):
+        return open(self._get_local_path(path), mode)
+
+
+def _torchvision(name: str) -> dict[str, Tensor]:
+    import torchvision
+
+    model, _, weights = name.partition("/")
+    return torchvision.models.get_model(model, weights=weights or "DEFAULT").state_dict()
+
+
+def _timm(name: str) -> dict[str, Tensor]:
+    try:
+        import timm
+    except ImportError as e:
+        raise ImportError(f"timm://{name} needs timm: pip install timm") from e
+    return timm.create_model(name, pretrained=True).state_dict()
+
+
+def register_weights_handler() -> None:
+    """Let Detectron2 read "torchvision://" and "timm://" checkpoints; safe to call again."""
+    PathManager.register_handler(_ImageNetHandler(), allow_override=True)
