@@ -151,5 +151,5 @@ def test_bad_arguments():
         iou_balanced_cross_entropy(logits[None], LABELS[None], POS_IOU)
     with pytest.raises(ValueError, match=r"`pos_iou` .* shape \(3,\), but got \(2,\)"):
         iou_balanced_cross_entropy(logits, LABELS, POS_IOU[:2])
-    with pytest.raises(ValueError, match="`pos_iou` with eta=1.5, but got None"):
+    with pytest.raises(ValueError, match=r"`pos_iou` with eta=1\.5, but got None"):
         IoUBalancedCrossEntropyLoss()(logits, LABELS)
