@@ -57,6 +57,13 @@ MENDS = (
         'os.path.join(os.path.dirname(os.path.abspath(__file__)), "configs", config_path)',
         1,
     ),
+    # torch warns at each start that meshgrid will require `indexing`.
+    (
+        "detectron2/modeling/anchor_generator.py",
+        "torch.meshgrid(shifts_y, shifts_x)",
+        'torch.meshgrid(shifts_y, shifts_x, indexing="ij")',
+        1,
+    ),
     # torch no longer brings caffe2; the other exports do without it.
     (
         "detectron2/export/__init__.py",

@@ -26,7 +26,7 @@ INSTALL_TORCH = "install torch and torchvision of one release and one build (as 
 INSTALL_DETECTRON2 = "run python tools/install_detectron2.py, or build Detectron2 from its source"
 
 
-def last_line(error):
+def one_line(error):
     """The error in one line: an extension that does not load can say a hundred."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
@@ -37,7 +37,7 @@ def load(name):
     try:
         return importlib.import_module(name), None
     except Exception as error:  # a broken extension raises what it likes
-        return None, last_line(error)
+        return None, one_line(error)
 
 
 def version(module):
@@ -52,9 +52,12 @@ def devices(torch):
     """Lines about the CUDA GPUs and bfloat16."""
     if not torch.cuda.is_available():
         return ["CPU only"]
-    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    bf16 = "with" if torch.cuda.is_bf16_supported() else "without"
-    return [f"cuda:{i} {name}, {bf16} bfloat16" for i, name in enumerate(names)]
+    lines = []
+    for i in range(torch.cuda.device_count()):
+        # Capability 8.0 (Ampere) is the first with bfloat16; torch emulates it below that.
+        bf16 = "with" if torch.cuda.get_device_capability(i) >= (8, 0) else "without"
+        lines.append(f"cuda:{i} {torch.cuda.get_device_name(i)}, {bf16} bfloat16")
+    return lines
 
 
 def detectron2_flavour():
@@ -67,24 +70,27 @@ def detectron2_flavour():
 
 
 def compiled_operators():
-    """None where Detectron2's compiled operators work, else why not.
+    """Whether Detectron2's compiled operators are there, in words.
 
     Importing `_C` proves nothing, because a pure-Python build has a stand-in: touch an operator.
     """
+    lost = "rotated boxes and deformable convolution will not work"
     try:
         from detectron2 import _C
 
         _ = _C.deform_conv_forward
+    except AttributeError:
+        return f"no, this is a pure-Python build: {lost}"
     except Exception as error:
-        return last_line(error)
-    return None
+        return f"no: {lost} ({one_line(error)})"
+    return "yes"
 
 
 def inspect():
     """Look at everything.
 
     Returns:
-        (rows, faults): rows are (what, finding) pairs of strings; each fault is a line that says what
+        (rows, faults): rows are (what, finding) pairs of strings; a fault is a line that says what
         stops training and what to do about it.
     """
     rows = [("python", f"{platform.python_version()} ({sys.executable})")]
@@ -100,7 +106,7 @@ def inspect():
             box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
             torchvision.ops.nms(box, torch.ones(1), 0.5)
         except Exception as error:
-            torchvision, reason = None, last_line(error)
+            torchvision, reason = None, one_line(error)
     rows.append(("torchvision", version(torchvision) if torchvision else f"unusable: {reason}"))
     if torch and torchvision is None:
         faults.append(f"torchvision does not load with torch {version(torch)}: {INSTALL_TORCH}")
@@ -110,8 +116,7 @@ def inspect():
     if engine:
         where = Path(detectron2.__file__).parent
         rows.append(("detectron2", f"{version(detectron2)}, {detectron2_flavour()}, in {where}"))
-        missing = compiled_operators()
-        rows.append(("compiled operators", f"no ({missing})" if missing else "yes"))
+        rows.append(("compiled operators", compiled_operators()))
     else:
         rows.append(("detectron2", f"unusable: {reason}"))
         # Without torch nothing can be said about Detectron2.
@@ -127,7 +132,7 @@ def inspect():
         rows.append(("CPU threads", str(torch.get_num_threads())))
     for name, gives in OPTIONAL.items():
         module, reason = load(name)
-        finding = version(module) if module else f"missing; it would give {gives} ({reason})"
+        finding = version(module) if module else f"missing ({reason}); it gives {gives}"
         rows.append((f"optional {name}", finding))
     datasets = os.environ.get("DETECTRON2_DATASETS")
     folder = Path(datasets or "datasets").resolve()
