@@ -60,7 +60,7 @@ class Findings:
 
     def summary(self, name: str, note: str = "") -> str:
         """All findings as text of several lines, headed by the data set's name."""
-        lines = [f"data set {name!r} has {sum(self.counts.values())} findings:"]
+        lines = [f"data set {name!r}, number of findings: {sum(self.counts.values())}"]
         for kind, text in KINDS.items():
             count = self.counts[kind]
             if not count:
