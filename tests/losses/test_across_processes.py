@@ -1,0 +1,122 @@
+"""Two CPU processes give the gradients of one process that has the whole batch."""
+
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from iou_balanced.losses import (
+    IoUBalancedCrossEntropyLoss,
+    IoUBalancedFocalLoss,
+    IoUBalancedSmoothL1Loss,
+    SmoothL1Loss,
+)
+
+K, ROWS, TIMEOUT = 3, 8, 120
+LOSSES = {
+    "focal": lambda **kwargs: IoUBalancedFocalLoss(**kwargs),
+    "cross_entropy": lambda **kwargs: IoUBalancedCrossEntropyLoss(**kwargs),
+    "eq7": lambda **kwargs: IoUBalancedSmoothL1Loss(normalize=True, **kwargs),
+    "auto": lambda **kwargs: IoUBalancedSmoothL1Loss(weight="auto", **kwargs),
+}
+# Rows of positives in the part of each process.
+SPLITS = {"both": (5, 2), "second has none": (4, 0), "first has none": (0, 3), "none": (0, 0)}
+
+
+def make_part(name, split, rank):
+    """Predictions, targets and IoU of one process; the processes' IoUs are far from each other."""
+    generator = torch.Generator().manual_seed(10 * rank + len(split))
+    count = SPLITS[split][rank]
+    pos_iou = torch.rand(count, generator=generator) * 0.4 + (0.6 if rank else 0.0)
+    if name in ("eq7", "auto"):
+        pred, target = torch.randn(2, count, 4, generator=generator)
+        return pred, target, pos_iou
+    labels = torch.full((ROWS,), K)
+    labels[:count] = torch.randint(0, K, (count,), generator=generator)
+    labels[-1] = -1
+    width = K + 1 if name == "cross_entropy" else K
+    return torch.randn(ROWS, width, generator=generator), labels, pos_iou
+
+
+def step(loss_fn, pred, target, pos_iou):
+    pred = pred.clone().requires_grad_()
+    loss = loss_fn(pred, target, pos_iou)
+    (grad,) = torch.autograd.grad(loss, pred)
+    return loss.detach(), grad
+
+
+def work(rank, folder):
+    """What one process does: every loss on its part of every split, results into a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    results = {}
+    for name, make_loss in LOSSES.items():
+        for split in SPLITS:
+            part = make_part(name, split, rank)
+            loss_fn = make_loss()
+            results[name, split] = (*step(loss_fn, *part), getattr(loss_fn, "w_loc", None))
+            alone = make_loss(across_processes=False)
+            results[name, split, "alone"] = (*step(alone, *part), getattr(alone, "w_loc", None))
+    # "auto" first sees a batch without any positives, then one where a single process has some.
+    auto, weights = LOSSES["auto"](), []
+    for split in ["none", "second has none", "both"]:
+        step(auto, *make_part("auto", split, rank))
+        weights.append(auto.w_loc)
+    results["auto waits"] = weights
+    torch.save(results, f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    context = mp.spawn(work, (str(folder),), nprocs=2, join=False)
+    end = time.monotonic() + TIMEOUT
+    try:
+        while not context.join(timeout=5):
+            assert time.monotonic() < end, "the processes wait for each other"
+    finally:
+        for process in context.processes:
+            if process.is_alive():
+                process.kill()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_those_of_the_whole_batch(results, name, split):
+    parts = [make_part(name, split, rank) for rank in range(2)]
+    whole = LOSSES[name]()
+    loss, grad = step(whole, *(torch.cat(x) for x in zip(*parts, strict=True)))
+    values, grads, weights = zip(*(r[name, split] for r in results), strict=True)
+    torch.testing.assert_close(sum(values), loss)
+    torch.testing.assert_close(torch.cat(grads), grad)
+    if name == "auto":
+        assert weights[0] == weights[1] == pytest.approx(whole.w_loc)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_process_by_itself_where_asked(results, name):
+    for rank in range(2):
+        pred, target, pos_iou = make_part(name, "both", rank)
+        # One process has no group, so that this is the answer without the other's positives.
+        expected, expected_grad = step(LOSSES[name](), pred, target, pos_iou)
+        value, grad, _ = results[rank][name, "both", "alone"]
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(grad, expected_grad)
+        # And it is another one than that over both, or the tests above would prove nothing.
+        assert not torch.allclose(results[rank][name, "both"][1], grad, rtol=0.05)
+
+
+def test_auto_waits_for_the_first_positives_of_any_process(results):
+    pred, target, pos_iou = make_part("auto", "second has none", 0)
+    plain = SmoothL1Loss(beta=1 / 9)
+    weighted = IoUBalancedSmoothL1Loss()(pred, target, pos_iou)
+    expected = (plain(pred, target) / weighted).item()
+    for r in results:
+        before, first, later = r["auto waits"]
+        assert before is None and first == later == pytest.approx(expected)
