@@ -132,7 +132,7 @@ def test_what_the_losses_are_called_with():
     gt_labels = torch.tensor([[2, 3, 0, -1, 1], [3, 1, -1, 0, 3]])
     shift = torch.randn(2, 5, 4) * 3
     gt_boxes = anchors + shift
-    logits, deltas = torch.randn(2, 5, 3), torch.randn(2, 5, 4) * 0.2
+    logits, deltas = torch.randn(2, 5, 3), (torch.randn(2, 5, 4) * 0.2).requires_grad_()
     with EventStorage() as storage:
         losses = model.losses(
             [Boxes(anchors[:3]), Boxes(anchors[3:])],
@@ -147,7 +147,7 @@ def test_what_the_losses_are_called_with():
         for anchor in range(5):
             if gt_labels[image, anchor] not in (0, 1, 2):
                 continue
-            d, a = deltas[image, anchor], anchors[anchor]
+            d, a = deltas[image, anchor].detach(), anchors[anchor]
             # R-CNN's encoding, by hand.
             size = a[2:] - a[:2]
             center, new_size = (a[:2] + a[2:]) / 2 + d[:2] * size, size * d[2:].exp()
@@ -163,7 +163,8 @@ def test_what_the_losses_are_called_with():
     torch.testing.assert_close(pos_iou, torch.tensor(expected_iou))
     assert len(set(pos_iou.tolist())) == 5
     seen_deltas, seen_targets, box_pos_iou = model.box_loss.seen
-    assert torch.equal(box_pos_iou, pos_iou) and not pos_iou.requires_grad
+    assert torch.equal(box_pos_iou, pos_iou)
+    assert seen_deltas.requires_grad and not pos_iou.requires_grad
     assert torch.equal(seen_deltas, torch.stack(expected_deltas))
     torch.testing.assert_close(seen_targets, torch.stack(expected_targets))
     # The moving average starts at 100: 0.9 * 100 + 0.1 * 5.
