@@ -150,7 +150,7 @@ def fresh_environment(folder):
     Symbolic links into this environment's packages stand for an installation of torch, which
     would take gigabytes. Returns (its python, its site-packages).
     """
-    hidden = ("detectron2", "iou_balanced", "unearth", "pip", "setuptools", "_distutils", "__")
+    hidden = ("detectron2", "iou_balanced", "unearth", "pip", "__")
     links = folder / "links"
     links.mkdir()
     for entry in Path(importlib.util.find_spec("torch").origin).parent.parent.iterdir():
