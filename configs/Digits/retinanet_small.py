@@ -10,6 +10,7 @@ from ..common.train import train
 model.num_classes = 10
 train.output_dir = "./output/digits/retinanet_small"
 train.device = "cuda" if torch.cuda.is_available() else "cpu"
-train.max_iter = 500
-train.eval_period = train.checkpointer.period = 500
+dataloader.train.total_batch_size = train.reference_batch_size = 8
+train.max_iter = 1500  # 15 epochs of 800 images
+train.eval_period = train.checkpointer.period = 1500
 train.seed = 0

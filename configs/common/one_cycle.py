@@ -7,7 +7,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from fvcore.common.param_scheduler import CosineParamScheduler
 
 optimizer = L(torch.optim.AdamW)(
-    params=L(get_default_optimizer_params)(weight_decay_norm=0.0), lr=1e-3, weight_decay=0.05
+    params=L(get_default_optimizer_params)(weight_decay_norm=0.0), lr=3e-3, weight_decay=0.05
 )
 lr_multiplier = L(WarmupParamScheduler)(
     scheduler=L(CosineParamScheduler)(start_value=1.0, end_value=0.0),

@@ -155,8 +155,9 @@ class TestRefusals:
     def test_impossible_values_stop_at_the_latest_when_the_model_is_built(self):
         with pytest.raises(ValueError, match=r"`eta` to be at least 0"):
             instantiate(balance(small_retinanet(), eta=-1.0))
-        with pytest.raises(ValueError, match=r"`weight` to be a number with normalize=True"):
-            instantiate(balance(small_retinanet(), normalize=True))
+
+    def test_eq7_needs_no_w_loc(self):
+        assert balance(small_retinanet(), normalize=True).box_loss.weight == 1.0
 
 
 def test_works_on_a_lazycall_of_ones_own():

@@ -41,10 +41,11 @@ def check_labels(pred_logits: Tensor, gt_labels: Tensor) -> None:
 
 
 def check_pos_iou(pos_iou: Tensor, num_positives: int) -> None:
-    if pos_iou.shape != (num_positives,):
+    got = None if pos_iou is None else tuple(pos_iou.shape)
+    if got != (num_positives,):
         raise ValueError(
             "Expected argument `pos_iou` to have one entry for each positive, "
-            f"shape ({num_positives},), but got {tuple(pos_iou.shape)}"
+            f"shape ({num_positives},), but got {got}"
         )
 
 

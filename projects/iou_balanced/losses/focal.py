@@ -62,7 +62,7 @@ def sigmoid_focal_loss(
     """Sigmoid focal loss on class indices (RetinaNet, arXiv 1708.02002, Eq. 5).
 
     Equals fvcore's `sigmoid_focal_loss` on the one-hot targets, which are never made: the memory
-    is that of the logits once more, for the gradient.
+    is that of float32 logits once more, for the gradient.
 
     Args:
         pred_logits: (..., K), any float dtype; computed in float32 (float64 for float64).

@@ -52,7 +52,7 @@ def _positive_terms(flat, positives, class_weight, num_rows, alpha, gamma, with_
     terms, grad = _focal(-x, gamma, with_grad)
     scale = _alphas(alpha)[0]
     if class_weight is not None:
-        images = positives.rows // max(num_rows // class_weight.shape[0], 1)
+        images = _image_of(positives.rows, num_rows, class_weight)
         scale = scale * class_weight[images, positives.classes].to(x.dtype)
     return terms * scale, None if grad is None else grad * -scale
 
@@ -74,34 +74,33 @@ def positive_terms(
     return terms
 
 
-def _chunks(labels: Tensor, positives: Positives, num_images: int, num_classes: int):
-    """Yield (rows, image, positives in these rows, ignored rows in them); indices are relative."""
+def _chunks(labels: Tensor, positives: Positives, num_classes: int):
+    """Yield (rows, positives in these rows, ignored rows in them, relative to the first)."""
     num_rows = labels.numel()
-    rows_per_image = num_rows // num_images
     step = max(_CHUNK.get(labels.device.type, 1 << 24) // max(num_classes, 1), 1)
-    starts, stops, images = [], [], []
-    for image in range(num_images):
-        end = (image + 1) * rows_per_image
-        for start in range(image * rows_per_image, end, step):
-            starts.append(start)
-            stops.append(min(start + step, end))
-            images.append(image)
+    starts = range(0, num_rows, step)
     ignored = (labels < 0).nonzero().squeeze(1)
     # One transfer to the host for all chunks, not two for each.
     bounds = torch.tensor([*starts, num_rows], device=labels.device)
     splits = torch.stack([torch.searchsorted(x, bounds) for x in (positives.rows, ignored)])
     pos_splits, ignored_splits = splits.tolist()
-    for i, (start, stop, image) in enumerate(zip(starts, stops, images, strict=True)):
+    for i, start in enumerate(starts):
         pos = slice(pos_splits[i], pos_splits[i + 1])
         out = slice(ignored_splits[i], ignored_splits[i + 1])
-        yield slice(start, stop), image, pos, ignored[out] - start
+        yield slice(start, min(start + step, num_rows)), pos, ignored[out] - start
+
+
+def _image_of(rows: Tensor, num_rows: int, class_weight: Tensor) -> Tensor:
+    """Index of the image, a row of `class_weight` (N, K), that each row of logits belongs to."""
+    return rows // max(num_rows // max(class_weight.shape[0], 1), 1)
 
 
 class FocalTerms(torch.autograd.Function):
     """Focal loss terms: (..., K) float for reduction "none", else their sum.
 
-    The gradient is made together with the value, so that one tensor of the logits' size and
-    dtype is kept for the backward pass, and nothing else of that size outlives a chunk.
+    The gradient is made together with the value, so that one float32 tensor of the logits' size
+    is kept for the backward pass, and nothing else of that size outlives a chunk. It is float32
+    for half precision too: a float16 slope would underflow before the loss scale reaches it.
     """
 
     @staticmethod
@@ -110,10 +109,9 @@ class FocalTerms(torch.autograd.Function):
     ):
         num_classes, with_grad = pred_logits.shape[-1], ctx.needs_input_grad[0]
         flat, labels = pred_logits.reshape(-1, num_classes), gt_labels.reshape(-1)
-        num_images = 1 if class_weight is None else class_weight.shape[0]
         dtype = torch.promote_types(pred_logits.dtype, torch.float32)
         elementwise = flat.new_empty(flat.shape, dtype=dtype) if reduction == "none" else None
-        grad = torch.empty_like(flat) if with_grad else None
+        grad = torch.empty_like(flat, dtype=dtype) if with_grad else None
 
         pos_value, pos_slope = _positive_terms(
             flat, positives, class_weight, labels.numel(), alpha, gamma, with_grad
@@ -123,11 +121,13 @@ class FocalTerms(torch.autograd.Function):
             pos_slope = pos_slope * pos_weight if with_grad else None
 
         sums = [flat.new_zeros((), dtype=dtype)]
-        for rows, image, pos, ignored in _chunks(labels, positives, num_images, num_classes):
+        for rows, pos, ignored in _chunks(labels, positives, num_classes):
             value, slope = _focal(upcast(flat[rows]), gamma, with_grad)
             scale = _alphas(alpha)[1]
             if class_weight is not None:
-                scale = scale * class_weight[image].to(dtype)
+                images = torch.arange(rows.start, rows.stop, device=flat.device)
+                images = _image_of(images, labels.numel(), class_weight)
+                scale = scale * class_weight.to(dtype)[images]
             own = (positives.rows[pos] - rows.start, positives.classes[pos])
             value.mul_(scale)[own] = pos_value[pos]
             value[ignored] = 0
@@ -141,7 +141,7 @@ class FocalTerms(torch.autograd.Function):
                 elementwise[rows] = value
 
         ctx.save_for_backward(grad)
-        ctx.shape = pred_logits.shape
+        ctx.shape, ctx.dtype = pred_logits.shape, pred_logits.dtype
         if elementwise is None:
             return torch.stack(sums).sum()
         return elementwise.reshape(pred_logits.shape)
@@ -152,5 +152,5 @@ class FocalTerms(torch.autograd.Function):
         (grad,) = ctx.saved_tensors
         if grad_output.dim():
             grad_output = grad_output.reshape(grad.shape)
-        grad = (grad * grad_output).to(grad.dtype)
+        grad = (grad * grad_output).to(ctx.dtype)
         return grad.reshape(ctx.shape), None, None, None, None, None, None, None

@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 def _elementwise(pred_deltas: Tensor, gt_deltas: Tensor, beta: float) -> Tensor:
     check_non_negative(beta=beta)
-    if pred_deltas.shape != gt_deltas.shape:
+    if pred_deltas.shape != gt_deltas.shape or pred_deltas.dim() != 2:
         raise ValueError(
-            "Expected arguments `pred_deltas` and `gt_deltas` of the same shape, "
+            "Expected arguments `pred_deltas` and `gt_deltas` of the same shape (P, 4), "
             f"but got {tuple(pred_deltas.shape)} and {tuple(gt_deltas.shape)}"
         )
     # Eq. 2 with delta = beta; its limit at 0 is L1, which torch computes for beta = 0.
@@ -70,7 +70,7 @@ def iou_balanced_smooth_l1_loss(
             )
         else:  # Eq. 6 without w_loc
             weights = upcast(pos_iou.detach()) ** lam
-        terms = terms * weights[:, None]
+        terms = terms * weights.to(terms.dtype)[:, None]
     return reduce_terms(terms if weight == 1 else terms * weight, reduction)
 
 

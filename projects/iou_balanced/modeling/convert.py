@@ -12,6 +12,7 @@ from iou_balanced.losses import (
     SmoothL1Loss,
 )
 
+from .normalizer import LossNormalizer
 from .retinanet import BalancedRetinaNet
 
 
@@ -35,7 +36,7 @@ def balance(
         weight: w_loc (Eq. 6), a number or "auto".
         beta: of smooth L1. The stock config has 0, which is L1; the default here is the paper's
             0.111, for which its lambda and w_loc were tuned. None keeps the config's own.
-        normalize: Eq. 7 instead of Eq. 6; give weight=1 with it.
+        normalize: Eq. 7 instead of Eq. 6; "auto" is 1 then, because Eq. 7 keeps every sum.
         across_processes: take the normaliser and all sums over all processes.
 
     Returns:
@@ -60,6 +61,8 @@ def balance(
     cls_loss, box_loss = model.get("cls_loss") or {}, model.get("box_loss") or {}
     alpha = cls_loss.get("alpha", model.get("focal_loss_alpha", 0.25))
     gamma = cls_loss.get("gamma", model.get("focal_loss_gamma", 2.0))
+    if normalize and weight == "auto":
+        weight = 1.0
     if beta is None:
         beta = box_loss.get("beta", model.get("smooth_l1_beta", 0.0))
 
@@ -67,6 +70,12 @@ def balance(
     for key in ("focal_loss_alpha", "focal_loss_gamma", "smooth_l1_beta", "box_reg_loss_type"):
         model.pop(key, None)
     model._target_ = BalancedRetinaNet
+    if not model.get("loss_normalizer"):
+        model.loss_normalizer = LazyCall(LossNormalizer)()
+    model.loss_normalizer.across_processes = across_processes
+    if not model.get("loss_normalizer"):
+        model.loss_normalizer = LazyCall(LossNormalizer)()
+    model.loss_normalizer.across_processes = across_processes
     if eta is None:
         model.cls_loss = LazyCall(SigmoidFocalLoss)(alpha=alpha, gamma=gamma)
     else:

@@ -14,9 +14,9 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
     smooth L1's beta come from `MODEL.RETINANET`, as in the stock detector.
     """
     node = CfgNode()
-    # eta of Eq. 4; 0 is the plain classification loss.
+    # eta of Eq. 4; 0.0 is the plain classification loss.
     node.CLS_ETA = 1.5
-    # lambda of Eq. 6; 0 is the plain localization loss, times LOC_WEIGHT.
+    # lambda of Eq. 6; 0.0 is the plain localization loss, times LOC_WEIGHT.
     node.LOC_LAMBDA = 1.5
     # w_loc of Eq. 6: a number, or None to measure it at the first iteration ("auto").
     node.LOC_WEIGHT = None

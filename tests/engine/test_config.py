@@ -1,0 +1,123 @@
+import pytest
+from omegaconf import OmegaConf
+
+from iou_balanced.engine import UserError, apply_overrides, load_config
+
+from .helpers import BASELINE, CONFIG, ROOT
+
+
+@pytest.fixture
+def cfg():
+    return load_config(CONFIG, [])
+
+
+def test_an_existing_key_is_changed(cfg):
+    apply_overrides(cfg, ["model.cls_loss.eta=2.0", "train.amp.enabled=True"])
+    assert cfg.model.cls_loss.eta == 2.0
+    assert cfg.train.amp.enabled is True
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("model.cls_loss.etta=2", "model.cls_loss.eta"),
+        ("model.box_loss.lamb=2", "model.box_loss.lam"),
+        ("optimzer.lr=0.1", "optimizer.lr"),
+        ("train.max_iters=3", "train.max_iter"),
+        ("lr=0.1", "optimizer.lr"),
+        ("train.clip_grad.max_nrom=1", "train.clip_grad.max_norm"),
+        # Not in the config, but an argument of the target.
+        ("model.test_nms_tresh=0.6", "model.test_nms_thresh"),
+    ],
+)
+def test_a_mistyped_key_names_the_nearest_one(cfg, override, nearest):
+    with pytest.raises(UserError, match=rf"did you mean {nearest}\?"):
+        apply_overrides(cfg, [override])
+
+
+def test_a_key_that_the_target_accepts_may_be_given(cfg):
+    assert "test_nms_thresh" not in cfg.model
+    apply_overrides(cfg, ["model.test_nms_thresh=0.6", "train.ddp.static_graph=True"])
+    assert cfg.model.test_nms_thresh == 0.6
+    assert cfg.train.ddp.static_graph is True
+
+
+def test_a_key_that_the_target_refuses_is_an_error(cfg):
+    # The stock detector's argument: it would have no effect, because the loss holds alpha now.
+    with pytest.raises(UserError, match=r"unknown key model\.focal_loss_alpha"):
+        apply_overrides(cfg, ["model.focal_loss_alpha=0.5"])
+
+
+def test_plus_adds_any_key(cfg):
+    apply_overrides(cfg, ["+train.note=mine"])
+    assert cfg.train.note == "mine"
+
+
+def test_a_call_replaces_the_name_of_a_data_set_in_any_order():
+    cfg = load_config(str(ROOT / "configs/COCO/retinanet_R_50_FPN_1x.py"), [])
+    apply_overrides(
+        cfg,
+        [
+            "datasets.train.root=photos",
+            "datasets.train.split=train",
+            "datasets.train._target_=iou_balanced.data.register_voc_dir",
+        ],
+    )
+    assert cfg.dataloader.train.dataset.names == {
+        "_target_": "iou_balanced.data.register_voc_dir",
+        "root": "photos",
+        "split": "train",
+    }
+
+
+def test_a_new_target_keeps_only_what_it_accepts():
+    cfg = load_config(BASELINE, ["datasets.train._target_=iou_balanced.data.register_voc_dir"])
+    assert set(cfg.datasets.train) == {"_target_", "split"}  # image_size is none of its arguments
+
+
+def test_the_call_of_an_unknown_function_is_an_error(cfg):
+    with pytest.raises(UserError, match="register_vok_dir: there is no such function"):
+        apply_overrides(cfg, ["datasets.train._target_=iou_balanced.data.register_vok_dir"])
+
+
+def test_a_key_below_a_value_says_what_to_do():
+    cfg = load_config(str(ROOT / "configs/COCO/retinanet_R_50_FPN_1x.py"), [])
+    with pytest.raises(UserError, match=r"datasets.train is the value 'coco_2017_train'"):
+        apply_overrides(cfg, ["datasets.train.root=photos"])
+
+
+def test_what_does_not_parse_is_an_error(cfg):
+    with pytest.raises(UserError, match="cannot read the override"):
+        apply_overrides(cfg, ["train.max_iter"])
+
+
+def test_lists_are_indexed(cfg):
+    apply_overrides(cfg, ["model.anchor_generator.strides.0=4"])
+    assert cfg.model.anchor_generator.strides[0] == 4
+    with pytest.raises(UserError, match="unknown key"):
+        apply_overrides(cfg, ["model.anchor_generator.strides.7=4"])
+
+
+def test_missing_config_files_are_named():
+    with pytest.raises(UserError, match=r"config file .*nothing\.py does not exist"):
+        load_config("nothing.py", [])
+    with pytest.raises(UserError, match="--config-file is missing"):
+        load_config("", [])
+
+
+def test_a_config_without_a_model_says_what_is_missing(tmp_path):
+    path = tmp_path / "c.py"
+    path.write_text("train = dict(max_iter=3)\n")
+    with pytest.raises(UserError, match="has no model and no dataloader"):
+        load_config(str(path), [])
+
+
+def test_defaults_fill_what_a_config_of_detectron2_leaves_out():
+    from detectron2 import model_zoo
+
+    path = model_zoo.get_config_file("COCO-Detection/retinanet_R_50_FPN_1x.py")
+    cfg = load_config(path, ["train.clip_grad.max_norm=35"])
+    assert cfg.train.clip_grad.max_norm == 35
+    assert cfg.train.reference_batch_size is None
+    assert cfg.train.max_iter == 90000
+    assert OmegaConf.select(cfg, "train.best_checkpoint.metric") is None
