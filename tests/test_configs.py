@@ -1,0 +1,250 @@
+"""Every file of configs/ as written: only image size, data, weights and device are replaced."""
+
+import json
+import math
+import tokenize
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import LazyConfig, instantiate
+from detectron2.solver import LRMultiplier
+from detectron2.utils.events import EventStorage
+from omegaconf import OmegaConf
+from PIL import Image
+
+from iou_balanced.data import register_coco_json
+from iou_balanced.engine import do_test, load_config
+from iou_balanced.engine.loader import build_train_loader
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted(
+    str(path.relative_to(ROOT / "configs"))
+    for folder in ("COCO", "Digits")
+    for path in (ROOT / "configs" / folder).glob("*.py")
+)
+# What a variant's name ends with, and what it may change beside the losses and the output folder.
+# The longest first: each variant is compared with the file whose name lacks the ending.
+TEST_DEV = {
+    "datasets.test",
+    "dataloader.test.dataset.names",
+    "dataloader.evaluator.dataset_name",
+    "train.best_checkpoint.metric",
+}
+ENDINGS = {
+    "_iou_balanced_cls": set(),
+    "_iou_balanced_loc": set(),
+    "_iou_balanced": set(),
+    "_test_dev": TEST_DEV,
+}
+
+
+def load(file, *overrides):
+    return load_config(str(ROOT / "configs" / file), list(overrides))
+
+
+def flat(node, prefix=""):
+    """{"a.b.0": leaf} of a container; empty lists and dicts are leaves."""
+    if isinstance(node, (dict, list)) and node:
+        items = node.items() if isinstance(node, dict) else enumerate(node)
+        return {k: v for n, child in items for k, v in flat(child, f"{prefix}{n}.").items()}
+    return {prefix[:-1]: node}
+
+
+def contents(file):
+    return flat(OmegaConf.to_container(load(file), resolve=True))
+
+
+def ending_of(file):
+    return next((e for e in ENDINGS if file.removesuffix(".py").endswith(e)), None)
+
+
+@pytest.fixture(scope="module")
+def data_sets(tmp_path_factory):
+    """Names of tiny data sets: number of classes -> (annotated, without annotations)."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    images = []
+    # Both orientations, because the loader groups by aspect ratio.
+    for i, (height, width) in enumerate([(96, 128), (104, 120), (128, 96), (120, 100)], start=1):
+        name = f"{i}.png"
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+        images.append({"id": i, "file_name": name, "height": height, "width": width})
+    names = {}
+    for classes in (80, 10):
+        categories = [{"id": k + 1, "name": f"class {k}"} for k in range(classes)]
+        boxes = [
+            {
+                "id": 2 * image["id"] + n,
+                "image_id": image["id"],
+                "category_id": (image["id"] * 3 + n) % classes + 1,
+                "bbox": [8 + 10 * n, 12, 40, 50],
+                "area": 2000,
+                "iscrowd": 0,
+            }
+            for image in images
+            for n in range(2)
+        ]
+        content = {"images": images, "categories": categories}
+        pair = []
+        for kind, more in (("annotated", {"annotations": boxes}), ("bare", {})):
+            path = folder / f"{kind}_{classes}.json"
+            path.write_text(json.dumps({**content, **more}))
+            name = f"configs_{kind}_{classes}"
+            pair.append(register_coco_json(name=name, json_file=path, image_root=folder))
+        names[classes] = pair
+    return names
+
+
+def tiny(file, data_sets, folder):
+    """The config with its image size, data, weights and device replaced."""
+    cfg = load(file)
+    annotated, bare = data_sets[cfg.model.num_classes]
+    cfg.datasets.train = annotated
+    cfg.datasets.test = bare if ending_of(file) == "_test_dev" else annotated
+    cfg.dataloader.train.total_batch_size = 2
+    cfg.dataloader.train.num_workers = cfg.dataloader.test.num_workers = 0
+    for split in ("train", "test"):
+        for augmentation in cfg.dataloader[split].mapper.augmentations:
+            if "short_edge_length" in augmentation:
+                augmentation.short_edge_length, augmentation.max_size = 96, 128
+    cfg.train.device = "cpu"
+    cfg.train.output_dir = str(folder)
+    return cfg
+
+
+def give_weights(model):
+    """In the place of trained ones, which keep activations small through FrozenBN's constants."""
+    bottom_up = model.backbone.bottom_up
+    bottom_up.stem.conv1.norm.weight.data /= 255 / model.pixel_std.mean()
+    for stage in bottom_up.stages:
+        for block in stage:
+            last = [m for m in (block.conv1, block.conv2, getattr(block, "conv3", None)) if m][-1]
+            last.norm.weight.data *= 0.2
+
+
+def test_there_are_files():
+    assert {"COCO/retinanet_R_50_FPN_1x_iou_balanced.py", "Digits/retinanet_small.py"} <= set(FILES)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
+    cfg = tiny(file, data_sets, tmp_path)
+    model = instantiate(cfg.model)
+    give_weights(model)
+    cfg.optimizer.params.model = model
+    optimizer = instantiate(cfg.optimizer)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    batch = next(iter(build_train_loader(cfg)))
+    assert len(batch) == 2 and all("gt_masks" not in x["instances"].get_fields() for x in batch)
+    with EventStorage():
+        losses = model.train()(batch)
+    sum(losses.values()).backward()
+    assert set(losses) == {"loss_cls", "loss_box_reg"}
+    assert all(math.isfinite(x.item()) and x > 0 for x in losses.values())
+    optimizer.step()
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            assert p.grad is not None and p.grad.isfinite().all(), name
+            assert p.isfinite().all() and not torch.equal(p, before[name]), name
+        else:
+            assert torch.equal(p, before[name]), name
+
+    model.test_score_thresh = 0.0  # else one that has learned nothing detects nothing
+    results = do_test(cfg, model)
+    written = tmp_path / "inference" / f"{cfg.datasets.test}_results.json"
+    if ending_of(file) == "_test_dev":
+        assert results == {} and json.loads(written.read_text())
+    else:
+        assert 0 <= results["bbox"]["AP"] <= 100 and not written.exists()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_saved_and_loaded_it_is_the_same_config(file, tmp_path):
+    # Detectron2's own lazyconfig_train_net.py loads the file by LazyConfig.
+    cfg = LazyConfig.load(str(ROOT / "configs" / file))
+    assert {"model", "dataloader", "optimizer", "lr_multiplier", "train"} <= set(cfg)
+    models = []
+    for source in (cfg, load(file)):
+        LazyConfig.save(source, str(tmp_path / "config.yaml"))
+        again = LazyConfig.load(str(tmp_path / "config.yaml"))
+        assert again.train == source.train
+        # Names and shapes need no memory for the values.
+        with torch.device("meta"):
+            models += [instantiate(source.model), instantiate(again.model)]
+    first = models[0]
+    for other in models[1:]:
+        # Of the whole model: the losses with their numbers, and each layer with its shape.
+        assert repr(other) == repr(first)
+        assert [(k, v.shape) for k, v in other.state_dict().items()] == [
+            (k, v.shape) for k, v in first.state_dict().items()
+        ]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_learning_rate(file):
+    cfg = load(file)
+    multiplier = instantiate(cfg.lr_multiplier)
+    length, base = cfg.train.max_iter, cfg.optimizer.lr
+    cfg.optimizer.params.model = torch.nn.Linear(2, 2)
+    optimizer = instantiate(cfg.optimizer)
+    LRMultiplier(optimizer, multiplier, length)
+    rates = [base * multiplier(i / length) for i in range(length)]
+    assert optimizer.param_groups[0]["lr"] == rates[0]
+    # A warm-up to the full rate, and no rise after it.
+    top = rates.index(max(rates))
+    assert rates[0] < 0.02 * base and rates[top] == pytest.approx(base, rel=0.05)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    if file.startswith("COCO/") and "_1x" in file:
+        # 12 epochs of 7,330 iterations (117,266 images in batches of 16), drops after 8 and 11.
+        assert length == 87_960 and cfg.train.eval_period == cfg.train.checkpointer.period == 7_330
+        assert rates[0] == pytest.approx(0.01 * 0.001)  # linear over 500 iterations
+        assert rates[250] == pytest.approx(0.01 * (0.001 + 0.999 / 2), rel=1e-3)
+        drops = [i for i in range(501, length) if rates[i] != rates[i - 1]]
+        assert drops == [58_640, 80_630]
+        for i, rate in [(500, 0.01), (58_639, 0.01), (58_640, 1e-3), (80_629, 1e-3)]:
+            assert rates[i] == pytest.approx(rate, rel=1e-9), i
+        assert rates[80_630] == rates[87_959] == pytest.approx(1e-4, rel=1e-9)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if ending_of(file)])
+def test_a_variant_differs_from_its_baseline_in_the_losses_only(file):
+    ending = ending_of(file)
+    baseline = f"{file.removesuffix('.py').removesuffix(ending)}.py"
+    assert baseline in FILES
+    ours, theirs = contents(file), contents(baseline)
+    changed = {
+        key
+        for key in {*ours, *theirs}
+        if key not in ours or key not in theirs or ours[key] != theirs[key]
+    }
+    losses = {k for k in changed if k.startswith(("model.cls_loss.", "model.box_loss."))}
+    assert changed - losses == {"train.output_dir"} | ENDINGS[ending]
+    assert bool(losses) != (ending == "_test_dev")
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if ending_of(file)])
+def test_a_variant_has_15_lines_of_code_or_fewer(file):
+    no_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENDMARKER}
+    lines, statement = set(), []
+    with open(ROOT / "configs" / file, "rb") as f:
+        for token in tokenize.tokenize(f.readline):
+            if token.type not in {*no_code, tokenize.ENCODING}:
+                statement.append(token)
+            elif token.type == tokenize.NEWLINE:
+                if any(t.type != tokenize.STRING for t in statement):  # no docstring
+                    lines.update(n for t in statement for n in range(t.start[0], t.end[0] + 1))
+                statement = []
+    assert 0 < len(lines) <= 15
+
+
+def test_each_config_has_an_output_folder_of_its_own_and_a_plain_name():
+    folders = {file: load(file).train.output_dir for file in FILES}
+    assert len(set(folders.values())) == len(FILES)
+    for file, folder in folders.items():
+        assert Path(folder).name == Path(file).stem
+        assert Path(file).stem.replace("_", "").isalnum(), file
