@@ -1,0 +1,107 @@
+"""tools/list_configs.py: the table that README.md shows is the one that the files give."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("list_configs", ROOT / "tools/list_configs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.table()
+    module.table = lambda: text  # which takes seconds
+    return module
+
+
+def rows(tool):
+    lines = [line.strip("| ").split(" | ") for line in tool.table().splitlines()]
+    assert tuple(lines[0]) == tool.HEADER and {len(x) for x in lines} == {len(tool.HEADER)}
+    return {cells[0].split("]")[0][1:]: cells[1:] for cells in lines[2:]}
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [
+        (
+            "retinanet_R_18_FPN_1x",
+            "RetinaNet R-18|COCO 2017 train / val|[800, 1333]|-|-|-|12 epochs|Table 4",
+        ),
+        (
+            "retinanet_R_50_FPN_1x_600_iou_balanced_loc",
+            "RetinaNet R-50|COCO 2017 train / val|[600, 1000]|-|1.5|3.049|12 epochs|Table 2",
+        ),
+        (
+            "retinanet_X_101_32x4d_FPN_1x_iou_balanced_test_dev",
+            "RetinaNet X-101-32x4d|COCO 2017 train / test-dev|[800, 1333]|1.5|1.5|auto|12 epochs"
+            "|Table 1",
+        ),
+        (
+            "retinanet_small_iou_balanced",
+            "RetinaNet ResNet 24-32-64-128|digits train / val|128|1.5|1.5|3.049|15 epochs|-",
+        ),
+    ],
+)
+def test_cells_of_a_config(tool, name, cells):
+    assert rows(tool)[name] == cells.split("|")
+
+
+def test_each_file_has_a_row_whose_link_leads_to_it(tool):
+    files = {f for f in (ROOT / "configs").glob("*/*.py") if f.parent.name != "common"}
+    links = {line.split("](")[1].split(")")[0] for line in tool.table().splitlines()[2:]}
+    assert {ROOT / link for link in links} == files
+
+
+def test_a_person_would_sort_them_so(tool):
+    names = [name for name in rows(tool) if "iou_balanced" not in name and "R_" in name]
+    assert names == [
+        "retinanet_R_18_FPN_1x",
+        "retinanet_R_50_FPN_1x",
+        "retinanet_R_50_FPN_1x_600",
+        "retinanet_R_101_FPN_1x",
+    ]
+
+
+def test_write_and_check(tool, tmp_path, capsys):
+    file = tmp_path / "README.md"
+    file.write_text(f"# Title\n{tool.BEGIN}\nold\n{tool.END}\n\nThe end, with ä.\n", "utf-8")
+    with pytest.raises(SystemExit) as stale:
+        tool.main(["--check", str(file)])
+    # A message as the code of sys.exit is printed as one line, with exit status 1.
+    assert "stale" in stale.value.code and "\n" not in stale.value.code
+    assert "old" in file.read_text("utf-8")
+
+    tool.main(["--write", str(file)])
+    assert file.read_text("utf-8") == (
+        f"# Title\n{tool.BEGIN}\n\n{tool.table()}\n\n{tool.END}\n\nThe end, with ä.\n"
+    )
+    tool.main(["--check", str(file)])
+    before = file.stat().st_mtime_ns
+    tool.main(["--write", str(file)])
+    assert file.stat().st_mtime_ns == before
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("text", ["nothing", "{begin}\n", "{end}\n{begin}\n", "{begin}\n" * 2])
+def test_a_file_without_the_markers_is_refused(tool, tmp_path, text):
+    file = tmp_path / "README.md"
+    file.write_text(text.format(begin=tool.BEGIN, end=tool.END))
+    for flag in ("--check", "--write"):
+        with pytest.raises(SystemExit, match="Expected one line <!-- configs: begin -->"):
+            tool.main([flag, str(file)])
+
+
+def test_a_missing_file_is_one_line(tool, tmp_path):
+    with pytest.raises(SystemExit, match="No such file"):
+        tool.main(["--check", str(tmp_path / "none.md")])
+
+
+def test_the_readme_is_up_to_date(tool):
+    readme = ROOT / "README.md"
+    if not readme.exists() or tool.BEGIN not in readme.read_text("utf-8"):
+        pytest.skip("README.md has no table of configs")
+    tool.main(["--check", str(readme)])

@@ -1,0 +1,161 @@
+#!/usr/bin/env python
+"""Print the table of configs in Markdown, from the files themselves.
+
+tools/list_configs.py                    prints it
+tools/list_configs.py --write README.md  puts it between the two marker lines
+tools/list_configs.py --check README.md  exits 1 where the file's table is another one
+"""
+
+import argparse
+import ast
+import re
+import sys
+from pathlib import Path
+
+from detectron2.config import LazyConfig
+from omegaconf import DictConfig, OmegaConf
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+BEGIN, END = "<!-- configs: begin -->", "<!-- configs: end -->"
+HEADER = ("Config", "Model", "Data", "Scale", "eta", "lam", "w_loc", "Schedule", "Paper")
+# Images that training uses, those with a box, of data sets that a config names and does not make.
+TRAIN_IMAGES = {"coco_2017_train": 117_266}
+
+
+def describe(file: Path) -> tuple[str, ...]:
+    """The cells of HEADER for one config; "-" for what it does not have."""
+    cfg = LazyConfig.load(str(file))
+    cls_loss = cfg.model.get("cls_loss") or {}
+    box_loss = cfg.model.get("box_loss") or {}
+    cells = (
+        f"[{file.stem}](configs/{file.relative_to(CONFIGS).as_posix()})",
+        " ".join(x for x in (_detector(cfg.model), _backbone(cfg.model)) if x),
+        _data(cfg),
+        _scale(cfg),
+        cls_loss.get("eta"),
+        box_loss.get("lam"),
+        box_loss.get("weight"),
+        _schedule(cfg),
+        _tables(file),
+    )
+    return tuple("-" if cell is None else str(cell) for cell in cells)
+
+
+def _name(target) -> str:
+    return target.rsplit(".", 1)[-1] if isinstance(target, str) else target.__name__
+
+
+def _detector(model: DictConfig) -> str:
+    return _name(model._target_).removeprefix("Balanced")
+
+
+def _backbone(model: DictConfig) -> str | None:
+    """The depth as in the files' names; a ResNet of one's own by the widths of its stages."""
+    bottom_up = OmegaConf.select(model, "backbone.bottom_up") or model.get("backbone")
+    stages = bottom_up.get("stages") if bottom_up is not None else None
+    if OmegaConf.is_list(stages):
+        return f"ResNet {'-'.join(str(stage.out_channels) for stage in stages)}"
+    if stages is None or "depth" not in stages:
+        return None if bottom_up is None else _name(bottom_up._target_)
+    if "num_groups" in stages and stages.num_groups > 1:
+        return f"X-{stages.depth}-{stages.num_groups}x{stages.width_per_group}d"
+    return f"R-{stages.depth}"
+
+
+def _data(cfg: DictConfig) -> str:
+    train, test = (_split(cfg.dataloader[split].dataset.names) for split in ("train", "test"))
+    shared = 0
+    while shared < min(len(train), len(test)) and train[shared] == test[shared]:
+        shared += 1
+    # "COCO 2017 train / val": what both have in common stands once.
+    return f"{' '.join(train)} / {' '.join(test[shared:] or test)}"
+
+
+def _split(names) -> list[str]:
+    if isinstance(names, DictConfig):  # a call of a register function
+        called = str(names.get("name") or _name(names._target_).removeprefix("register_"))
+        return [called, *([names.split] if "split" in names else [])]
+    if not isinstance(names, str):
+        return [" + ".join(names)]
+    return names.replace("coco_", "COCO ").replace("_", " ").split()
+
+
+def _scale(cfg: DictConfig) -> str | None:
+    """[short edge, long edge] of the images that the model is trained on, in pixels."""
+    for augmentation in cfg.dataloader.train.mapper.augmentations:
+        if "short_edge_length" in augmentation:
+            return f"[{augmentation.short_edge_length}, {augmentation.max_size}]"
+    names = cfg.dataloader.train.dataset.names
+    return names.get("image_size") if isinstance(names, DictConfig) else None
+
+
+def _schedule(cfg: DictConfig) -> str:
+    names = cfg.dataloader.train.dataset.names
+    images = names.get("num_images") if isinstance(names, DictConfig) else TRAIN_IMAGES.get(names)
+    if not images:
+        return f"{cfg.train.max_iter:,} iterations"
+    epochs = cfg.train.max_iter * cfg.dataloader.train.total_batch_size / images
+    return f"{epochs:.3g} epochs"
+
+
+def _tables(file: Path) -> str | None:
+    """The tables of the paper that the docstring names, as it names them."""
+    docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
+    found = re.search(r"\bTables? \d+(?:(?:, | and )\d+)*", docstring)
+    return found[0] if found else None
+
+
+def _order(file: Path) -> list:
+    """As a person sorts: R_18 before R_101, a baseline before its variants."""
+    parts = re.split(r"(\d+)", str(file.relative_to(CONFIGS).with_suffix("")))
+    return [int(x) if x.isdigit() else x for x in parts]
+
+
+def table() -> str:
+    """The table in Markdown, without a line break at its end."""
+    files = [f for f in CONFIGS.glob("*/*.py") if f.parent.name != "common"]
+    rows = [HEADER, ("---",) * len(HEADER)]
+    rows += [describe(file) for file in sorted(files, key=_order)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def replace(text: str, new: str) -> str:
+    """`text` with `new` between the marker lines.
+
+    Raises:
+        ValueError: the markers are missing, or there is more than one pair.
+    """
+    lines = text.split("\n")
+    if lines.count(BEGIN) != 1 or lines.count(END) != 1 or lines.index(BEGIN) > lines.index(END):
+        raise ValueError(f"Expected one line {BEGIN} and after it one line {END}")
+    # A blank line on either side, or Markdown takes the comment and the table for one block.
+    middle = ["", new, ""]
+    return "\n".join([*lines[: lines.index(BEGIN) + 1], *middle, *lines[lines.index(END) :]])
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--write", type=Path, metavar="FILE")
+    group.add_argument("--check", type=Path, metavar="FILE")
+    args = parser.parse_args(argv)
+    file = args.write or args.check
+    if file is None:
+        print(table())
+        return
+    try:
+        text = file.read_text(encoding="utf-8")
+        new = replace(text, table())
+    except (OSError, ValueError) as e:
+        sys.exit(f"{file}: {e}")
+    if args.write:
+        if new != text:
+            file.write_text(new, encoding="utf-8")
+    elif new != text:
+        sys.exit(f"{file}: the table of configs is stale; tools/list_configs.py --write {file}")
+
+
+if __name__ == "__main__":
+    main()
