@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Install Detectron2 v0.6 as pure Python, from PyPI alone; do nothing where it already imports.
 
     python tools/install_detectron2.py                  # into this Python's environment

@@ -14,6 +14,8 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
 from torch import Tensor
 
+from iou_balanced.files import write_atomically
+
 # Of images in 0..255, in RGB order.
 IMAGENET_RGB_MEAN = [123.675, 116.28, 103.53]
 IMAGENET_RGB_STD = [58.395, 57.12, 57.375]
@@ -52,17 +54,15 @@ class _ImageNetHandler(PathHandler):
 
     def _get_local_path(self, path, force=False, **kwargs):
         library, name = path.split("://")
-        cached = os.path.join(get_cache_dir("iou_balanced"), library, f"{name}.pkl")
+        cached = os.path.join(get_cache_dir(), "iou_balanced", library, f"{name}.pkl")
         os.makedirs(os.path.dirname(cached), exist_ok=True)
         with file_lock(cached):
             if force or not os.path.exists(cached):
                 weights = {"torchvision": _torchvision, "timm": _timm}[library](name)
                 model = {k: v.numpy() for k, v in convert_torch_resnet(weights).items()}
-                with open(f"{cached}.part", "wb") as f:
-                    # The format of Detectron2's own converted ImageNet weights.
-                    content = {"model": model, "__author__": path, "matching_heuristics": True}
-                    pickle.dump(content, f)
-                os.replace(f"{cached}.part", cached)
+                # The format of Detectron2's own converted ImageNet weights.
+                content = {"model": model, "__author__": path, "matching_heuristics": True}
+                write_atomically(cached, lambda f: pickle.dump(content, f), mode="wb")
         return cached
 
     def _isfile(self, path, **kwargs):

@@ -23,7 +23,6 @@ from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
 from tabulate import tabulate
 
-from iou_balanced.evaluation._files import write_atomically
 from iou_balanced.evaluation.metrics import (
     MAIN_METRICS,
     class_names_of,
@@ -31,6 +30,7 @@ from iou_balanced.evaluation.metrics import (
     find_scorer,
     score_nothing,
 )
+from iou_balanced.files import write_atomically
 
 METRICS_FILE = "coco_metrics.csv"
 

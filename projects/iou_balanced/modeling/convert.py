@@ -73,9 +73,6 @@ def balance(
     if not model.get("loss_normalizer"):
         model.loss_normalizer = LazyCall(LossNormalizer)()
     model.loss_normalizer.across_processes = across_processes
-    if not model.get("loss_normalizer"):
-        model.loss_normalizer = LazyCall(LossNormalizer)()
-    model.loss_normalizer.across_processes = across_processes
     if eta is None:
         model.cls_loss = LazyCall(SigmoidFocalLoss)(alpha=alpha, gamma=gamma)
     else:
