@@ -16,13 +16,14 @@ from iou_balanced.engine import UserError, launch, load_config, main
 def _run() -> None:
     args = default_argument_parser(epilog=__doc__).parse_args()
     # Before any process is started, so that a mistake is said once.
-    load_config(args.config_file, args.opts)
+    cfg = load_config(args.config_file, args.opts)
     launch(
         main,
         num_gpus=args.num_gpus,
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
+        device=cfg.train.device,
         args=(args,),
     )
 

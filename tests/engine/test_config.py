@@ -121,3 +121,25 @@ def test_defaults_fill_what_a_config_of_detectron2_leaves_out():
     assert cfg.train.reference_batch_size is None
     assert cfg.train.max_iter == 90000
     assert OmegaConf.select(cfg, "train.best_checkpoint.metric") is None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--resume", "--resume: flags go before the key=value overrides"),
+        ("train.output_dir=a,b", "train.output_dir: several values"),
+        ("train.amp=true", "train.amp=True: train.amp has keys of its own: enabled, dtype"),
+        (
+            "dataloader.train.dataset.names.num_images=3",
+            r"dataloader.train.dataset.names is \$\{datasets.train\}: override it there",
+        ),
+        ("train.output_dir=a=b (c)", "put it into quotes within quotes"),
+    ],
+)
+def test_slips_are_said_in_the_users_words(cfg, override, message):
+    with pytest.raises(UserError, match=message):
+        apply_overrides(cfg, [override])
+
+
+def test_no_seed_may_be_written_as_null():
+    assert load_config(CONFIG, ["train.seed=null"]).train.seed == -1

@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from iou_balanced.engine import UserError, launch
-from iou_balanced.engine.train import _distributed
+from iou_balanced.engine.train import wrap_distributed
 
 from .helpers import TINY, load_checkpoint, read_metrics, tiny_config, train_net
 
@@ -44,7 +44,7 @@ def gradients(images, overrides):
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-    ddp = _distributed(model, cfg)
+    ddp = wrap_distributed(model, cfg)
     with EventStorage():
         for _ in range(ITERATIONS):
             model.zero_grad()
@@ -79,7 +79,7 @@ def worker(path):
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("gradients") / "gradients.pth")
-    launch(worker, num_gpus=2, args=(path,))
+    launch(worker, num_gpus=2, device="cpu", args=(path,))
     return torch.load(path)
 
 
@@ -154,3 +154,26 @@ def test_a_loss_that_is_not_finite_ends_all_processes(tmp_path):
     assert "Images of this process" in result.stderr
     assert subprocess.run(["pgrep", "-f", str(tmp_path)], capture_output=True).returncode == 1
     assert not os.path.exists(tmp_path / "model_final.pth")
+
+
+def test_a_mistake_found_by_a_process_is_one_line(tmp_path):
+    result = train_net(
+        "--num-gpus", "2", "--dist-url", "auto", *TINY, "model.num_classes=3",
+        f"train.output_dir={tmp_path}",
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "error: data set digits_train_8_64px_s0 has 10 classes" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_gpus_is_one_process(capsys):
+    launch(print, num_gpus=0, args=("here",))
+    assert capsys.readouterr().out == "here\n"
+
+
+def test_a_batch_that_cannot_be_shared_is_an_error(tmp_path):
+    result = train_net(
+        "--num-gpus", "2", "--dist-url", "auto", *TINY, f"train.output_dir={tmp_path}",
+        "dataloader.train.total_batch_size=3",
+    )  # fmt: skip
+    assert "total_batch_size=3 cannot be shared by 2 processes" in result.stderr

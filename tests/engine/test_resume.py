@@ -66,7 +66,7 @@ def test_the_schedule_is_that_of_the_uninterrupted_run(whole_run, resumed_run):
     whole, resumed = read_metrics(whole_run), read_metrics(resumed_run)
     last = 7
     assert max(whole) == max(resumed) == last + 1  # the evaluation after training
-    for key in ("lr", "box_loss/w_loc"):
+    for key in ("lr", "w_loc"):
         assert resumed[last][key] == pytest.approx(whole[last][key], rel=1e-5), key
 
 

@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from iou_balanced.engine import load_config
+from iou_balanced.engine.config import overridden_keys
 from iou_balanced.engine.scaling import scale_to_batch_size
 
 from .helpers import ROOT
@@ -37,3 +38,13 @@ def test_nothing_to_scale(overrides):
     cfg = load_config(COCO, overrides)
     assert scale_to_batch_size(cfg) == 1.0
     assert (cfg.optimizer.lr, cfg.train.max_iter) == (0.01, 87960)
+
+
+def test_what_the_user_set_by_hand_stays(caplog):
+    overrides = ["dataloader.train.total_batch_size=8", "train.max_iter=100", "optimizer.lr=0.02"]
+    cfg = load_config(COCO, overrides)
+    with caplog.at_level(logging.WARNING, "iou_balanced"):
+        scale_to_batch_size(cfg, keep=overridden_keys(overrides))
+    assert (cfg.optimizer.lr, cfg.train.max_iter) == (0.02, 100)
+    assert cfg.train.eval_period == 2 * 7330
+    assert "train.max_iter stays 100 as given" in caplog.text

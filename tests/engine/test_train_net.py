@@ -3,10 +3,15 @@
 import json
 
 import pytest
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.engine import SimpleTrainer, hooks
+from detectron2.evaluation import inference_on_dataset
+from omegaconf import OmegaConf
 
-from iou_balanced.engine import UserError, main
+from iou_balanced.engine import UserError, do_test, main
 
-from .helpers import BASELINE, TINY, make_args, read_metrics, train_net
+from .helpers import BASELINE, TINY, make_args, read_metrics, tiny_config, train_net
 
 
 @pytest.fixture(scope="module")
@@ -98,13 +103,6 @@ def test_a_set_without_annotations_breaks_neither_run_nor_best_checkpoint(tmp_pa
 
 def test_detectron2s_own_loop_runs_our_config(tmp_path):
     """The objects that Detectron2's lazyconfig_train_net.py makes of a config, and its trainer."""
-    from detectron2.checkpoint import DetectionCheckpointer
-    from detectron2.config import instantiate
-    from detectron2.engine import SimpleTrainer, hooks
-    from detectron2.evaluation import inference_on_dataset
-
-    from .helpers import tiny_config
-
     cfg = tiny_config(f"train.output_dir={tmp_path}")
     model = instantiate(cfg.model)
     cfg.optimizer.params.model = model
@@ -118,3 +116,22 @@ def test_detectron2s_own_loop_runs_our_config(tmp_path):
         model, instantiate(cfg.dataloader.test), instantiate(cfg.dataloader.evaluator)
     )
     assert "AP" in results["bbox"]
+
+
+def test_several_evaluators(tmp_path):
+    """Detectron2 takes a list of them."""
+    cfg = tiny_config(f"train.output_dir={tmp_path}")
+    node = cfg.dataloader.evaluator
+    cfg.dataloader.evaluator = OmegaConf.create([node], flags={"allow_objects": True})
+    cfg.dataloader.evaluator[0].dataset_name = "${datasets.test}"
+    assert "AP" in do_test(cfg, instantiate(cfg.model))["bbox"]
+    assert (tmp_path / "inference/coco_metrics.csv").exists()
+
+
+def test_an_evaluation_leaves_the_config_of_the_training(trained):
+    before = (trained / "config.yaml").read_text()
+    opts = [f"train.init_checkpoint={trained}/model_final.pth", f"train.output_dir={trained}"]
+    main(make_args(opts=[*opts, "model.test_nms_thresh=0.9"], eval_only=True))
+    assert (trained / "config.yaml").read_text() == before
+    assert "0.9" in (trained / "config_eval.yaml").read_text()
+    assert not (trained / "config.yaml.1").exists()

@@ -80,9 +80,29 @@ def test_a_loss_that_is_not_finite_stops_before_the_step():
 
 
 def test_the_scaler_is_kept_in_the_checkpoint():
-    trainer = run_step([sample(1.0)])
+    assert "grad_scaler" not in run_step([sample(1.0)]).state_dict()
+    trainer = run_step([sample(1.0)], amp_dtype="float16", clip_max_norm=2.0)
+    # The first scale overflows: the step is skipped, which is no error, and the scale halved.
+    assert trainer.grad_scaler.get_scale() == 2**15
+    assert torch.equal(trainer.model.layer.weight, torch.ones(1, 4))
     state = trainer.state_dict()
-    assert "grad_scaler" in state
+    state["grad_scaler"]["scale"] = 8.0
     trainer.load_state_dict(state)
-    del state["grad_scaler"]  # a checkpoint of Detectron2's SimpleTrainer
+    assert trainer.grad_scaler.get_scale() == 8.0
+    del state["grad_scaler"]  # a checkpoint of a run without AMP
     trainer.load_state_dict(state)
+
+
+def test_a_gradient_that_is_not_finite_stops_too():
+    model = Model()
+    nn.init.zeros_(model.layer.weight)
+    model.forward = lambda data: {"loss": model.layer.weight.abs().sqrt().sum()}  # slope inf at 0
+    trainer = Trainer(
+        model, [[sample(1.0)]], torch.optim.SGD(model.parameters(), lr=0.1), clip_max_norm=1.0
+    )
+    trainer.iter = 0
+    with (
+        EventStorage() as trainer.storage,
+        pytest.raises(FloatingPointError, match="the norm of the gradient is nan"),
+    ):
+        trainer.run_step()

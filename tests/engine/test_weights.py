@@ -85,3 +85,29 @@ def test_evaluation_of_other_classes_is_refused(tmp_path):
     cfg.model.num_classes = 3
     with pytest.raises(UserError, match=r"first head\.cls_score\.bias"):
         load_for_evaluation(instantiate(cfg.model), cfg)
+
+
+def test_frozen_batch_norm_without_its_values_is_refused(tmp_path):
+    """A half-converted file: all convolutions, no norm. Everything of a frozen norm is a buffer."""
+    cfg = tiny_config(
+        f"train.init_checkpoint={tmp_path}/w.pth",
+        "model.backbone.bottom_up.stem.norm=FrozenBN",
+    )
+    model = instantiate(cfg.model)
+    state = model.state_dict()
+    torch.save({"model": state}, tmp_path / "w.pth")
+    load(model, cfg)
+    del state["backbone.bottom_up.stem.conv1.norm.weight"]
+    torch.save({"model": state}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"lacks 1 of .*stem\.conv1\.norm\.weight"):
+        load(model, cfg)
+
+
+def test_evaluation_needs_the_running_statistics(tmp_path):
+    cfg = tiny_config(f"train.init_checkpoint={tmp_path}/w.pth")
+    model = instantiate(cfg.model)
+    state = {k: v for k, v in model.state_dict().items() if "running" not in k}
+    torch.save({"model": state}, tmp_path / "w.pth")
+    load(model, cfg)  # training finds them
+    with pytest.raises(UserError, match=r"first .*norm.*running_mean"):
+        load_for_evaluation(model, cfg)

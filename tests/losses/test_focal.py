@@ -283,3 +283,11 @@ def test_module_is_the_function():
     assert torch.equal(value, expected) and torch.equal(grad, expected_grad)
     assert repr(module) == "SigmoidFocalLoss(alpha=0.4, gamma=1.0, reduction='mean')"
     assert not module.needs_pos_iou and not module.state_dict()
+
+
+def test_a_second_derivative_is_refused():
+    """It would be 0 without a word, because the backward pass is written by hand."""
+    logits = torch.randn(4, 3, requires_grad=True)
+    loss = sigmoid_focal_loss(logits, torch.tensor([0, 3, 1, -1]))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, logits, create_graph=True)

@@ -201,7 +201,9 @@ class TestAuto:
     def test_refusals(self):
         with pytest.raises(ValueError, match=r"`weight` to be a number with normalize=True"):
             IoUBalancedSmoothL1Loss(weight="auto", normalize=True)
-        with pytest.raises(ValueError, match=r"`weight` to be a number or 'auto', got 'automatic'"):
+        with pytest.raises(
+            ValueError, match=r"`weight` to be a number or 'auto', but got 'automatic'"
+        ):
             IoUBalancedSmoothL1Loss(weight="automatic")
         with pytest.raises(ValueError, match=r"`weight` to be at least 0, but got -1"):
             IoUBalancedSmoothL1Loss(weight=-1)

@@ -164,3 +164,27 @@ def test_works_on_a_lazycall_of_ones_own():
     model = small_retinanet()
     own = LazyCall(RetinaNet)(**{k: v for k, v in model.items() if k != "_target_"})
     assert isinstance(instantiate(balance(own)), BalancedRetinaNet)
+
+
+def test_the_whole_config_is_a_slip_with_an_answer():
+    with pytest.raises(ValueError, match=r"give the config's `\.model`"):
+        balance(model_zoo.get_config("COCO-Detection/retinanet_R_50_FPN_1x.py"))
+
+
+def test_a_bad_value_changes_nothing():
+    model = small_retinanet()
+    before = OmegaConf.to_container(model)
+    for bad in ({"eta": "1.5"}, {"lam": -1}, {"weight": None}):
+        with pytest.raises(ValueError, match="Expected argument"):
+            balance(model, **bad)
+    assert OmegaConf.to_container(model) == before
+
+
+def test_a_subclass_of_the_balanced_detector_keeps_its_class():
+    class Mine(BalancedRetinaNet):
+        pass
+
+    model = balance(small_retinanet())
+    model._target_ = Mine
+    assert balance(model, eta=2.0)._target_ is Mine
+    assert model.cls_loss.eta == 2.0

@@ -5,9 +5,10 @@ from .errors import UserError
 from .hooks import BestCheckpointer, ResumeStateHook
 from .launch import launch
 from .train import do_test, do_train, main
-from .trainer import Trainer
+from .trainer import BalancedDefaultTrainer, Trainer
 
 __all__ = [
+    "BalancedDefaultTrainer",
     "BestCheckpointer",
     "ResumeStateHook",
     "Trainer",

@@ -7,7 +7,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from .config import _all_keys
+from .config import all_keys
 from .errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,12 +45,12 @@ def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
         return
     _load(checkpointer, cfg)
     backbone = getattr(getattr(model, "module", model), "backbone", None)
-    backbone = getattr(backbone, "bottom_up", backbone)  # an FPN is new in ImageNet weights
+    bottom_up = hasattr(backbone, "bottom_up")  # an FPN on top is new in ImageNet weights
+    backbone = backbone.bottom_up if bottom_up else backbone
     if backbone is None or cfg.train.allow_random_backbone:
         return
-    own = {id(p) for p in backbone.parameters()}
-    names = [name for name, p in getattr(model, "module", model).named_parameters() if id(p) in own]
-    missing = sorted(checkpointer.unmatched() & set(names))
+    names = _weight_names(backbone, "backbone.bottom_up." if bottom_up else "backbone.")
+    missing = sorted(checkpointer.unmatched() & names)
     if missing:
         raise UserError(
             f"train.init_checkpoint={path} lacks {len(missing)} of the backbone's {len(names)} "
@@ -76,9 +76,9 @@ def load_for_evaluation(model: nn.Module, cfg: DictConfig) -> dict:
             f"{cfg.train.output_dir}/model_final.pth"
         )
     checkpointer = Checkpointer(model)
-    extra = _load(checkpointer, cfg)
-    names = [name for name, _ in model.named_parameters()]
-    missing = sorted(checkpointer.unmatched() & set(names))
+    extra = _load(checkpointer, cfg, or_scratch=False)
+    names = _weight_names(model, "", running_stats=True)
+    missing = sorted(checkpointer.unmatched() & names)
     if missing:
         raise UserError(
             f"train.init_checkpoint={path} lacks {len(missing)} of the model's {len(names)} "
@@ -89,7 +89,23 @@ def load_for_evaluation(model: nn.Module, cfg: DictConfig) -> dict:
     return extra
 
 
-def _load(checkpointer: Checkpointer, cfg: DictConfig) -> dict:
+def _weight_names(module: nn.Module, prefix: str, *, running_stats: bool = False) -> set[str]:
+    """What a module computes with: its parameters, and the buffers of its frozen BatchNorm.
+
+    Detectron2 fills in a frozen layer's statistics where an old file has them in the weights;
+    such are not missing. Those of a trainable layer count with `running_stats` only: old ImageNet
+    weights lack them, and training finds them.
+    """
+    kinds = (FrozenBatchNorm2d, nn.modules.batchnorm._BatchNorm)[: 2 if running_stats else 1]
+    names = {f"{prefix}{name}" for name, _ in module.named_parameters()}
+    for name, child in module.named_modules(prefix=prefix.rstrip(".")):
+        if isinstance(child, kinds):
+            buffers = {buffer for buffer, _ in child.named_buffers()}
+            names |= {f"{name}.{buffer}" for buffer in buffers - {"num_batches_tracked"}}
+    return names
+
+
+def _load(checkpointer: Checkpointer, cfg: DictConfig, *, or_scratch: bool = True) -> dict:
     path = cfg.train.init_checkpoint
     try:
         return checkpointer.load(path, checkpointables=[])
@@ -98,7 +114,8 @@ def _load(checkpointer: Checkpointer, cfg: DictConfig) -> dict:
     except Exception as e:  # each path handler and file format fails in a way of its own
         raise UserError(
             f"the weights train.init_checkpoint={path} cannot be had ({type(e).__name__}: {e}). "
-            f"Give another file, or train from scratch: {_scratch_overrides(cfg)}"
+            "Give another file"
+            + (f", or train from scratch: {_scratch_overrides(cfg)}" if or_scratch else "")
         ) from e
 
 
@@ -116,7 +133,7 @@ def _check_scratch(model: nn.Module, cfg: DictConfig) -> None:
 def _scratch_overrides(cfg: DictConfig) -> str:
     """The overrides that make this config trainable from random weights."""
     found = ["train.init_checkpoint=''"]
-    for key in _all_keys(cfg.model):
+    for key in all_keys(cfg.model):
         value = OmegaConf.select(cfg.model, key)
         if value == "FrozenBN":
             found.append(f"model.{key}=BN")

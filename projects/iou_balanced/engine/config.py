@@ -62,7 +62,15 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
             "dataloader, optimizer, lr_multiplier and train"
         )
     cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN_DEFAULTS), cfg.train)
-    return apply_overrides(cfg, overrides)
+    apply_overrides(cfg, overrides)
+    if cfg.train.seed is None:
+        cfg.train.seed = -1  # Detectron2's word for no seed
+    return cfg
+
+
+def overridden_keys(overrides: list[str]) -> set[str]:
+    """The keys that the command line gives a value."""
+    return {override.key_or_group for override in _parse(overrides)}
 
 
 def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
@@ -75,26 +83,51 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     Raises:
         UserError: an override does not parse, or its key is unknown; names the nearest key.
     """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides or []))
-    except HydraException as e:
-        raise UserError(f"cannot read the override: {str(e).splitlines()[0]}") from e
     # Targets first: they decide which of the other keys are known.
-    parsed.sort(key=lambda o: not o.key_or_group.endswith("._target_"))
+    parsed = sorted(_parse(overrides), key=lambda o: not o.key_or_group.endswith("._target_"))
     for override in parsed:
         key = override.key_or_group
         if override.is_delete():
             raise UserError(f"~{key}: keys cannot be deleted on the command line")
+        if override.is_sweep_override():
+            raise UserError(f"{key}: several values; put quotes around a comma: '{key}=\"a,b\"'")
         if key.endswith("._target_"):
             _set_target(cfg, key.removesuffix("._target_"), override.value())
             continue
-        if not override.is_add():
+        if not (override.is_add() or override.is_force_add()):
             _check_key(cfg, key)
+            _check_value(cfg, key, override.value())
         OmegaConf.update(cfg, key, override.value(), merge=True, force_add=True)
     return cfg
+
+
+def _parse(overrides: list[str]) -> list:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parsed = []
+    for override in overrides or []:
+        if override.startswith("--"):
+            raise UserError(f"{override}: flags go before the key=value overrides")
+        if "=" not in override:
+            raise UserError(f"cannot read the override {override!r}: it has to be key=value")
+        try:
+            parsed.append(OverridesParser.create().parse_override(override))
+        except HydraException as e:
+            key, _, value = override.partition("=")
+            raise UserError(
+                f"cannot read the override {override!r}; where the value has spaces, brackets or "
+                f"an equals sign, put it into quotes within quotes: '{key}=\"{value}\"'"
+            ) from e
+    return parsed
+
+
+def _check_value(cfg: DictConfig, key: str, value) -> None:
+    """A group of keys is no place for a number."""
+    node = OmegaConf.select(cfg, key)
+    plain = not isinstance(value, (dict, list)) and value is not None
+    if plain and isinstance(node, DictConfig) and "_target_" not in node:
+        raise UserError(f"{key}={value}: {key} has keys of its own: {', '.join(map(str, node))}")
 
 
 def _set_target(cfg: DictConfig, path: str, target: str) -> None:
@@ -136,6 +169,9 @@ def _check_key(cfg: DictConfig, key: str) -> None:
         path = ".".join(parts[:i])
         node = OmegaConf.select(cfg, path) if path else cfg
         if isinstance(node, DictConfig) and part in node:
+            if i < len(parts) - 1 and OmegaConf.is_interpolation(node, part):
+                origin = str(node._get_node(part)._value())
+                raise UserError(f"{path}.{part} is {origin}: override it there, not as {key}")
             continue
         if OmegaConf.is_list(node) and part.isdigit() and int(part) < len(node):
             continue
@@ -157,11 +193,14 @@ def _may_be_added(node: DictConfig, path: str, name: str) -> bool:
 
 
 def _nearest(cfg: DictConfig, key: str, node, path: str) -> str:
-    keys = list(_all_keys(cfg))
+    keys = list(all_keys(cfg))
     if isinstance(node, DictConfig) and "_target_" in node:
         target = locate_target(node._target_)
         keys += [f"{path}.{name}" for name in inspect.signature(target).parameters]
-    found = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    # Beside the mistake first, then anywhere.
+    below = [k for k in keys if path and k.startswith(f"{path}.")]
+    found = difflib.get_close_matches(key, below, n=1, cutoff=0.8)
+    found = found or difflib.get_close_matches(key, keys, n=1, cutoff=0.8)
     if not found:  # a key without its path, for example lr for optimizer.lr
         tails = {k.rsplit(".", 1)[-1]: k for k in reversed(keys)}
         tail = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.6)
@@ -169,7 +208,8 @@ def _nearest(cfg: DictConfig, key: str, node, path: str) -> str:
     return f"; did you mean {found[0]}?" if found else "; +key=value adds a key that is not there"
 
 
-def _all_keys(node, prefix: str = ""):
+def all_keys(node, prefix: str = ""):
+    """Every dotted key of a config, not following interpolations."""
     items = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for name in items:
         path = f"{prefix}.{name}" if prefix else str(name)
@@ -178,4 +218,4 @@ def _all_keys(node, prefix: str = ""):
             continue
         child = node._get_node(name)
         if OmegaConf.is_config(child):
-            yield from _all_keys(child, path)
+            yield from all_keys(child, path)

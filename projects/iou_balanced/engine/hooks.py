@@ -1,5 +1,6 @@
 """Hooks that Detectron2 lacks. They work with any of its trainers."""
 
+import difflib
 import json
 import logging
 import os
@@ -16,8 +17,8 @@ class ResumeStateHook(HookBase):
     """Keeps the losses' state in the trainer's checkpoint: normaliser, measured w_loc.
 
     Detectron2 saves a hook's state with the trainer and gives it back on `--resume` only, so
-    that fine-tuning from the same file starts afresh. In one's own trainer:
-    `trainer.register_hooks([ResumeStateHook(model)])`.
+    that fine-tuning from the same file starts afresh. In one's own trainer, before the
+    checkpointer's `resume_or_load`: `trainer.register_hooks([ResumeStateHook(model)])`.
 
     Args:
         model: every submodule with `resume_state_dict` and `load_resume_state_dict` takes part.
@@ -31,12 +32,6 @@ class ResumeStateHook(HookBase):
             for name, module in model.named_modules()
             if hasattr(module, "resume_state_dict")
         }
-
-    def after_step(self) -> None:
-        for name, module in self._modules.items():
-            w_loc = getattr(module, "w_loc", None)
-            if w_loc is not None:
-                self.trainer.storage.put_scalar(f"{name}/w_loc", w_loc, smoothing_hint=False)
 
     def state_dict(self) -> dict:
         return {name: module.resume_state_dict() for name, module in self._modules.items()}
@@ -65,6 +60,15 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     def _best_checking(self) -> None:
         before = self.best_iter
+        latest = self.trainer.storage.latest()
+        if self._val_metric not in latest:
+            near = difflib.get_close_matches(self._val_metric, latest, n=1)
+            logger.warning(
+                "train.best_checkpoint.metric=%s is no metric of the evaluation%s",
+                self._val_metric,
+                f"; did you mean {near[0]}?" if near else "",
+            )
+            return
         super()._best_checking()
         if self.best_iter != before:
             with PathManager.open(self._json_path(), "w") as f:
@@ -84,6 +88,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
 class ProgressBar(HookBase):
     """A tqdm bar with iterations, ETA and the total loss, for a person at a terminal."""
 
+    _bar = None
+
     def before_train(self) -> None:
         from tqdm import tqdm
 
@@ -102,4 +108,5 @@ class ProgressBar(HookBase):
         self._bar.update()
 
     def after_train(self) -> None:
-        self._bar.close()
+        if self._bar is not None:  # another hook's before_train may have failed
+            self._bar.close()

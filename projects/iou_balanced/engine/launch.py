@@ -7,6 +7,7 @@ without GPUs), and neither reads the environment that torchrun, SLURM or Kuberne
 import logging
 import os
 import socket
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -27,6 +28,7 @@ def launch(
     num_machines: int = 1,
     machine_rank: int = 0,
     dist_url: str = "auto",
+    device: str = "cuda",
     args: tuple = (),
 ) -> None:
     """Call `main_func(*args)` in every process of the job.
@@ -39,18 +41,26 @@ def launch(
         main_func: importable at top level, because processes are spawned.
         num_gpus: processes on this machine.
         num_machines, machine_rank: as Detectron2's flags.
+        device: "cpu" uses GLOO and no GPU where there is one; "cuda" uses NCCL where there is one.
         dist_url: where the processes meet, for example "tcp://127.0.0.1:8686"; "auto" takes a
             free port, on one machine only.
         args: must survive pickling.
+
+    Raises:
+        UserError: the arguments do not fit the machine, or each other.
+        SystemExit: a process ended with a `UserError`, which it has printed.
     """
+    use_gpu = torch.cuda.is_available() and not str(device).startswith("cpu")
     if all(key in os.environ for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
-        _run_from_environment(main_func, args)
+        _run_from_environment(main_func, args, use_gpu)
         return
     world_size = num_machines * num_gpus
-    if world_size == 1:
+    if world_size <= 1:  # also --num-gpus 0, which people type who have none
         main_func(*args)
         return
-    if torch.cuda.is_available() and num_gpus > torch.cuda.device_count():
+    if not 0 <= machine_rank < num_machines:
+        raise UserError(f"--machine-rank {machine_rank} is none of --num-machines {num_machines}")
+    if use_gpu and num_gpus > torch.cuda.device_count():
         raise UserError(
             f"--num-gpus {num_gpus}, but this machine shows {torch.cuda.device_count()} GPUs"
         )
@@ -58,12 +68,15 @@ def launch(
         if num_machines > 1:
             raise UserError("--dist-url auto works on one machine only: give tcp://HOST:PORT")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
-    torch.multiprocessing.start_processes(
-        _spawned_worker,
-        args=(main_func, world_size, num_gpus, machine_rank, dist_url, args),
-        nprocs=num_gpus,
-        start_method="spawn",
-    )
+    try:
+        torch.multiprocessing.start_processes(
+            _spawned_worker,
+            args=(main_func, world_size, num_gpus, machine_rank, dist_url, use_gpu, args),
+            nprocs=num_gpus,
+            start_method="spawn",
+        )
+    except torch.multiprocessing.ProcessExitedException as e:
+        sys.exit(e.exit_code)
 
 
 def _free_port() -> int:
@@ -72,12 +85,18 @@ def _free_port() -> int:
         return s.getsockname()[1]
 
 
-def _spawned_worker(local_rank, main_func, world_size, local_size, machine_rank, dist_url, args):
+def _spawned_worker(
+    local_rank, main_func, world_size, local_size, machine_rank, dist_url, use_gpu, args
+):
     rank = machine_rank * local_size + local_rank
-    _run(main_func, args, rank, world_size, local_rank, local_size, dist_url)
+    try:
+        _run(main_func, args, rank, world_size, local_rank, local_size, dist_url, use_gpu)
+    except UserError as e:
+        # Here, because multiprocessing would wrap it in a traceback.
+        sys.exit(f"error: {e}")
 
 
-def _run_from_environment(main_func: Callable, args: tuple) -> None:
+def _run_from_environment(main_func: Callable, args: tuple, use_gpu: bool) -> None:
     env = os.environ
     rank, world_size = int(env["RANK"]), int(env["WORLD_SIZE"])
     local_rank = int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", 0)))
@@ -87,19 +106,18 @@ def _run_from_environment(main_func: Callable, args: tuple) -> None:
             f"the environment has WORLD_SIZE={world_size}, LOCAL_WORLD_SIZE={local_size} and "
             f"LOCAL_RANK={local_rank}, which do not fit together: start with torchrun, or set them"
         )
-    _run(main_func, args, rank, world_size, local_rank, local_size, "env://")
+    _run(main_func, args, rank, world_size, local_rank, local_size, "env://", use_gpu)
 
 
-def _run(main_func, args, rank, world_size, local_rank, local_size, init_method) -> None:
-    has_gpu = torch.cuda.is_available()
-    if has_gpu:
+def _run(main_func, args, rank, world_size, local_rank, local_size, init_method, use_gpu) -> None:
+    if use_gpu:
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
         # Every process would take all cores otherwise.
         torch.set_num_threads(max((os.cpu_count() or 1) // local_size, 1))
     try:
         dist.init_process_group(
-            backend="nccl" if has_gpu else "gloo",
+            backend="nccl" if use_gpu else "gloo",
             init_method=init_method,
             world_size=world_size,
             rank=rank,

@@ -37,7 +37,7 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0):
     built as it is.
     """
     node, seed = cfg.dataloader.train, cfg.train.seed
-    if seed is not None and seed >= 0 and start_iter:
+    if seed >= 0 and start_iter:
         # Else a resumed run would repeat the random augmentations of the beginning.
         seed_all_rng(seed + get_rank() + start_iter)
     # As `instantiate` does, but the list of images must not become an omegaconf object.
@@ -50,7 +50,7 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0):
     ):
         kwargs["sampler"] = ContinuingSampler(
             len(kwargs["dataset"]),
-            seed=seed if seed is not None and seed >= 0 else None,
+            seed=seed if seed >= 0 else None,
             start=start_iter * kwargs["total_batch_size"],
         )
     return target(**kwargs)

@@ -1,5 +1,6 @@
 """Training and evaluation of a LazyConfig."""
 
+import contextlib
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import torch
 from detectron2.config import instantiate
 from detectron2.data import MetadataCatalog
 from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
-from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.evaluation import DatasetEvaluators, inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from iou_balanced.backbones import register_weights_handler
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
-from .config import accepts, load_config
+from .config import accepts, load_config, overridden_keys
 from .errors import UserError
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
 from .loader import build_train_loader
@@ -37,11 +38,15 @@ def do_test(cfg: DictConfig, model: torch.nn.Module) -> dict:
     """
     if "evaluator" not in cfg.dataloader:
         return {}
-    node = cfg.dataloader.evaluator.copy()
-    node._set_parent(cfg.dataloader)  # it refers to its neighbours
-    if node.get("output_dir") is None and accepts(node._target_, "output_dir"):
-        node.output_dir = os.path.join(cfg.train.output_dir, "inference")
-    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), instantiate(node))
+    evaluator = cfg.dataloader.evaluator.copy()
+    evaluator._set_parent(cfg.dataloader)  # it refers to its neighbours
+    for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
+        if node.get("output_dir") is None and accepts(node._target_, "output_dir"):
+            node.output_dir = os.path.join(cfg.train.output_dir, "inference")
+    evaluator = instantiate(evaluator)
+    if OmegaConf.is_list(evaluator):
+        evaluator = DatasetEvaluators(list(evaluator))
+    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
     if results and comm.is_main_process():
         print_csv_format(results)
     return results or {}
@@ -63,7 +68,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     # Read when the first batch is asked for, after the checkpoint has set start_iter.
     loader = LazyLoader(lambda: build_train_loader(cfg, start_iter))
     trainer = Trainer(
-        _distributed(model, cfg),
+        wrap_distributed(model, cfg),
         loader,
         optimizer,
         amp_dtype=cfg.train.amp.dtype if cfg.train.amp.enabled else None,
@@ -124,10 +129,9 @@ def main(args) -> dict:
     # Detectron2 sets up its own logger only.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
     check_config(cfg)
-    scale_to_batch_size(cfg)
-    if comm.is_main_process():
-        _keep_config(os.path.join(cfg.train.output_dir, "config.yaml"))
-    default_setup(cfg, args)
+    scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
+    with _kept_config(cfg.train.output_dir, args.eval_only):
+        default_setup(cfg, args)
     if not args.eval_only:
         do_train(args, cfg)
         return {}
@@ -147,12 +151,18 @@ def check_config(cfg: DictConfig) -> None:
     """Refuse what would fail later and less clearly.
 
     Raises:
-        UserError: no such device; or the data set's classes are not as many as the model's.
+        UserError: no such device; a batch that the processes cannot share; or the data set's
+            classes are not as many as the model's.
     """
     if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
             f"train.device={cfg.train.device}, but no CUDA device is visible: give "
             "train.device=cpu, or run python -m iou_balanced.doctor"
+        )
+    total, processes = cfg.dataloader.train.get("total_batch_size"), comm.get_world_size()
+    if total and total % processes:
+        raise UserError(
+            f"dataloader.train.total_batch_size={total} cannot be shared by {processes} processes"
         )
     num_classes = cfg.model.get("num_classes")
     for split in ("train", "test"):
@@ -170,18 +180,30 @@ def check_config(cfg: DictConfig) -> None:
                 )
 
 
-def _distributed(model: torch.nn.Module, cfg: DictConfig) -> torch.nn.Module:
+def wrap_distributed(model: torch.nn.Module, cfg: DictConfig) -> torch.nn.Module:
+    """Detectron2's data-parallel wrapper where there are several processes, on CPUs too."""
     kwargs = dict(cfg.train.ddp)
     if next(model.parameters()).device.type == "cpu":
         kwargs["device_ids"] = None  # Detectron2 would give it the rank as a GPU's number
     return create_ddp_model(model, **kwargs)
 
 
-def _keep_config(path: str) -> None:
-    """Detectron2 writes config.yaml at every start: keep that of the runs before."""
-    if not os.path.exists(path):
-        return
-    number = 1
-    while os.path.exists(f"{path}.{number}"):
-        number += 1
-    shutil.copy2(path, f"{path}.{number}")
+@contextlib.contextmanager
+def _kept_config(output_dir: str, eval_only: bool):
+    """Detectron2 writes config.yaml at every start: keep what the runs before wrote.
+
+    That of an evaluation goes to config_eval.yaml, and a training's former one to config.yaml.1
+    and so on.
+    """
+    path = os.path.join(output_dir, "config.yaml")
+    kept = None
+    if comm.is_main_process() and os.path.exists(path):
+        number = 1
+        while os.path.exists(f"{path}.{number}"):
+            number += 1
+        kept = shutil.copy2(path, f"{path}.{number}")
+    yield
+    if comm.is_main_process() and eval_only:
+        os.replace(path, os.path.join(output_dir, "config_eval.yaml"))
+        if kept is not None:
+            os.replace(kept, path)

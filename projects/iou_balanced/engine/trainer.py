@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from detectron2.engine import SimpleTrainer
+from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.utils.events import get_event_storage
+
+from .hooks import ResumeStateHook
 
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -61,10 +63,13 @@ class Trainer(SimpleTrainer):
                 f"but got {amp_dtype!r}"
             )
         self.amp_dtype = _AMP_DTYPES.get(amp_dtype)
-        # Only float16 underflows; a disabled scaler passes everything through.
-        self.grad_scaler = torch.amp.GradScaler(
-            self.device_type, enabled=self.amp_dtype is torch.float16
-        )
+        # Only float16 underflows.
+        self.grad_scaler = None
+        if self.amp_dtype is torch.float16:
+            if hasattr(torch.amp, "GradScaler"):
+                self.grad_scaler = torch.amp.GradScaler(self.device_type)
+            else:  # torch before 2.3
+                self.grad_scaler = torch.cuda.amp.GradScaler()
         self.clip_max_norm, self.clip_norm_type = clip_max_norm, clip_norm_type
 
     def run_step(self) -> None:
@@ -80,14 +85,20 @@ class Trainer(SimpleTrainer):
         losses = torch.stack([loss.float() for loss in loss_dict.values()])
 
         self.optimizer.zero_grad(set_to_none=True)
-        self.grad_scaler.scale(losses.sum()).backward()
+        total = losses.sum()
+        if self.grad_scaler is not None:
+            total = self.grad_scaler.scale(total)
+        total.backward()
         # One transfer for all losses, after the backward pass is under way on a GPU.
         values = dict(zip(loss_dict, losses.detach().cpu(), strict=True))
         self._check_finite(values, data)
         self._write_metrics(values, data_time)
-        self._clip()
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
+        self._clip(data)
+        if self.grad_scaler is None:
+            self.optimizer.step()
+        else:
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
 
     def _check_finite(self, values: dict, data: list[dict]) -> None:
         """Stop before the step, so that the weights are still those of the last good one."""
@@ -96,27 +107,39 @@ class Trainer(SimpleTrainer):
             images = [str(x.get("file_name", x.get("image_id", "?"))) for x in data]
             raise FloatingPointError(
                 f"Iteration {self.iter}: {' and '.join(bad)}. Images of this process: "
-                f"{', '.join(images)}. The weights were not updated. Look at the boxes of these "
-                "images, lower optimizer.lr, or set train.clip_grad.max_norm."
+                f"{', '.join(images)}. This iteration did not update the weights. Look at the "
+                "boxes of these images, lower optimizer.lr, or set train.clip_grad.max_norm."
             )
 
-    def _clip(self) -> None:
+    def _clip(self, data: list[dict]) -> None:
         if self.clip_max_norm is None:
             return
-        self.grad_scaler.unscale_(self.optimizer)
+        if self.grad_scaler is not None:
+            self.grad_scaler.unscale_(self.optimizer)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(
             parameters, self.clip_max_norm, norm_type=self.clip_norm_type
         )
+        norm = norm.cpu()
+        if self.grad_scaler is None:  # a scaler skips such a step, and lowers its scale
+            self._check_finite({"the norm of the gradient": norm}, data)
         get_event_storage().put_scalar("grad_norm", norm.item())
 
     def state_dict(self) -> dict:
         ret = super().state_dict()
-        ret["grad_scaler"] = self.grad_scaler.state_dict()
+        if self.grad_scaler is not None:
+            ret["grad_scaler"] = self.grad_scaler.state_dict()
         return ret
 
     def load_state_dict(self, state_dict: dict) -> None:
         super().load_state_dict(state_dict)
         # A checkpoint of a run without AMP has no scale to go on with.
-        if state_dict.get("grad_scaler"):
+        if self.grad_scaler is not None and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
+
+
+class BalancedDefaultTrainer(DefaultTrainer):
+    """Detectron2's trainer for yaml configs, whose checkpoints keep the losses' state too."""
+
+    def build_hooks(self) -> list:
+        return [ResumeStateHook(self.model), *super().build_hooks()]

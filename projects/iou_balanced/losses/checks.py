@@ -3,6 +3,8 @@
 Only shapes and dtypes are looked at: a look at values would make a GPU wait.
 """
 
+import numbers
+
 import torch
 from torch import Tensor
 
@@ -23,8 +25,8 @@ def check_reduction(reduction: str) -> None:
 
 def check_non_negative(**values: float) -> None:
     for name, value in values.items():
-        if not value >= 0:
-            raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value}")
+        if not isinstance(value, numbers.Real) or not value >= 0:
+            raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value!r}")
 
 
 def check_labels(pred_logits: Tensor, gt_labels: Tensor) -> None:

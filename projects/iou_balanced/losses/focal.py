@@ -6,7 +6,7 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 from torch import Tensor, nn
 
 from .checks import check_labels, check_non_negative, check_pos_iou, check_reduction, reduce_terms
-from .focal_kernel import FocalTerms, Positives, find_positives, positive_terms
+from .focal_kernel import FocalTerms, PositiveIndex, find_positives, positive_terms
 from .iou_weights import iou_ratio_weights
 
 
@@ -35,7 +35,7 @@ def _expand_class_weight(class_weight: Tensor | None, pred_logits: Tensor) -> Te
 def _reduce(
     pred_logits: Tensor,
     gt_labels: Tensor,
-    positives: Positives,
+    positives: PositiveIndex,
     pos_weight: Tensor | None,
     class_weight: Tensor | None,
     alpha: float,
@@ -77,6 +77,7 @@ def sigmoid_focal_loss(
 
     Raises:
         ValueError: a shape, a dtype, gamma or `reduction` is not as above.
+        RuntimeError: in the backward pass, with create_graph=True: no second derivative.
     """
     _check(pred_logits, gt_labels, gamma, reduction)
     class_weight = _expand_class_weight(class_weight, pred_logits)

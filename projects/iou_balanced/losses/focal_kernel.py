@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .checks import upcast
 
@@ -20,17 +19,17 @@ from .checks import upcast
 _CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
 
 
-class Positives(NamedTuple):
+class PositiveIndex(NamedTuple):
     """Where the positives are: rows (P,) of the flattened labels and their classes (P,)."""
 
     rows: Tensor
     classes: Tensor
 
 
-def find_positives(gt_labels: Tensor, num_classes: int) -> Positives:
+def find_positives(gt_labels: Tensor, num_classes: int) -> PositiveIndex:
     flat = gt_labels.reshape(-1)
     rows = ((flat >= 0) & (flat < num_classes)).nonzero().squeeze(1)
-    return Positives(rows, flat[rows].long())
+    return PositiveIndex(rows, flat[rows].long())
 
 
 def _focal(x: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:
@@ -61,7 +60,7 @@ def _positive_terms(flat, positives, class_weight, num_rows, alpha, gamma, with_
 def positive_terms(
     pred_logits: Tensor,
     gt_labels: Tensor,
-    positives: Positives,
+    positives: PositiveIndex,
     class_weight: Tensor | None,
     alpha: float,
     gamma: float,
@@ -74,7 +73,7 @@ def positive_terms(
     return terms
 
 
-def _chunks(labels: Tensor, positives: Positives, num_classes: int):
+def _chunks(labels: Tensor, positives: PositiveIndex, num_classes: int):
     """Yield (rows, positives in these rows, ignored rows in them, relative to the first)."""
     num_rows = labels.numel()
     step = max(_CHUNK.get(labels.device.type, 1 << 24) // max(num_classes, 1), 1)
@@ -147,8 +146,9 @@ class FocalTerms(torch.autograd.Function):
         return elementwise.reshape(pred_logits.shape)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output):
+        if torch.is_grad_enabled():
+            raise RuntimeError("focal loss here has no second derivative (create_graph=True)")
         (grad,) = ctx.saved_tensors
         if grad_output.dim():
             grad_output = grad_output.reshape(grad.shape)

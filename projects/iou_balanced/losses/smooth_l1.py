@@ -4,6 +4,7 @@ Shapes: P positives; deltas (P, 4) as the detector encodes them.
 """
 
 import logging
+import numbers
 
 import torch
 import torch.nn.functional as F
@@ -120,8 +121,10 @@ class IoUBalancedSmoothL1Loss(nn.Module):
         super().__init__()
         check_reduction(reduction)
         check_non_negative(lam=lam, beta=beta)
-        if isinstance(weight, str) and weight != "auto":
-            raise ValueError(f"Expected argument `weight` to be a number or 'auto', got {weight!r}")
+        if not isinstance(weight, numbers.Real) and weight != "auto":
+            raise ValueError(
+                f"Expected argument `weight` to be a number or 'auto', but got {weight!r}"
+            )
         if weight != "auto":
             check_non_negative(weight=weight)
         elif normalize:
@@ -176,7 +179,8 @@ class IoUBalancedSmoothL1Loss(nn.Module):
             terms, pos_iou, self.lam, across_processes=self.across_processes
         )
         if self.measured_weight is not None:
-            logger.info(
+            # A warning, because half of the users' trainers show nothing less of this package.
+            logger.warning(
                 "w_loc = %.4f keeps the sum of the localization loss at its first iteration "
                 "(lam = %g); it stays fixed from here on",
                 self.measured_weight,

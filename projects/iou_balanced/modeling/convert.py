@@ -15,6 +15,8 @@ from iou_balanced.losses import (
 from .normalizer import LossNormalizer
 from .retinanet import BalancedRetinaNet
 
+_NORMALIZER = (LossNormalizer, "iou_balanced.modeling.normalizer.LossNormalizer")
+
 
 def balance(
     model: DictConfig,
@@ -43,15 +45,19 @@ def balance(
         `model`, for assignment: `cfg.model = balance(cfg.model)`.
 
     Raises:
-        ValueError: `model` is no RetinaNet, or has a box loss other than smooth L1.
+        ValueError: `model` is no RetinaNet, or has a box loss other than smooth L1; or a value is
+            none that the losses take. `model` is unchanged then.
     """
     target = model.get("_target_") if isinstance(model, DictConfig) else None
     if isinstance(target, str):
         target = locate(target)
-    if target not in (RetinaNet, BalancedRetinaNet):
+    is_balanced = isinstance(target, type) and issubclass(target, BalancedRetinaNet)
+    if target is not RetinaNet and not is_balanced:
+        whole = isinstance(model, DictConfig) and target is None and "model" in model
         raise ValueError(
             "Expected argument `model` to be a LazyCall of detectron2's RetinaNet or of "
             f"BalancedRetinaNet, but got {target or type(model)}"
+            + ("; give the config's `.model`" if whole else "")
         )
     if model.get("box_reg_loss_type", "smooth_l1") != "smooth_l1":
         raise ValueError(
@@ -66,13 +72,21 @@ def balance(
     if beta is None:
         beta = box_loss.get("beta", model.get("smooth_l1_beta", 0.0))
 
+    # Made once here, so that an impossible value is an error before anything is changed.
+    if eta is not None:
+        IoUBalancedFocalLoss(eta=eta, alpha=alpha, gamma=gamma)
+    if lam is not None:
+        IoUBalancedSmoothL1Loss(lam=lam, weight=weight, beta=beta, normalize=normalize)
+
     # The losses hold these now; the balanced detector does not take them.
     for key in ("focal_loss_alpha", "focal_loss_gamma", "smooth_l1_beta", "box_reg_loss_type"):
         model.pop(key, None)
-    model._target_ = BalancedRetinaNet
-    if not model.get("loss_normalizer"):
-        model.loss_normalizer = LazyCall(LossNormalizer)()
-    model.loss_normalizer.across_processes = across_processes
+    if not is_balanced:
+        model._target_ = BalancedRetinaNet
+    if not model.get("loss_normalizer"):  # one of the user's own stays as it is
+        model.loss_normalizer = LazyCall(LossNormalizer)(across_processes=across_processes)
+    elif model.loss_normalizer.get("_target_") in _NORMALIZER:
+        model.loss_normalizer.across_processes = across_processes
     if eta is None:
         model.cls_loss = LazyCall(SigmoidFocalLoss)(alpha=alpha, gamma=gamma)
     else:

@@ -12,6 +12,7 @@ from iou_balanced.losses import SigmoidFocalLoss, SmoothL1Loss
 from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
 from .positives import call_loss, gather_positives, needs_pos_iou, regressed_iou
+from .state import warn_if_state_was_lost
 from .yacs import losses_from_config
 
 
@@ -75,6 +76,7 @@ class BalancedRetinaNet(RetinaNet):
         self.cls_loss = SigmoidFocalLoss() if cls_loss is None else cls_loss
         self.box_loss = SmoothL1Loss() if box_loss is None else box_loss
         self.loss_normalizer = LossNormalizer() if loss_normalizer is None else loss_normalizer
+        self._state_checked = False
 
     @classmethod
     def from_config(cls, cfg):
@@ -111,6 +113,10 @@ class BalancedRetinaNet(RetinaNet):
         Returns:
             "loss_cls" and "loss_box_reg", scalars divided by the normaliser.
         """
+        storage = get_event_storage()
+        if not self._state_checked:
+            warn_if_state_was_lost(self, storage)
+            self._state_checked = True
         gt_labels = torch.stack(gt_labels)  # (N, R)
         pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
         num_pos = pos_mask.sum()
@@ -119,7 +125,7 @@ class BalancedRetinaNet(RetinaNet):
         positives = gather_positives(
             pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
         )
-        get_event_storage().put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
+        storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
         pos_iou = None
         if needs_pos_iou(self.cls_loss, self.box_loss):
             pos_iou = regressed_iou(self.box2box_transform, positives)
@@ -127,4 +133,7 @@ class BalancedRetinaNet(RetinaNet):
 
         loss_cls = call_loss(self.cls_loss, torch.cat(pred_logits, dim=1), gt_labels, pos_iou)
         loss_box_reg = call_loss(self.box_loss, positives.pred_deltas, gt_deltas, pos_iou)
+        w_loc = getattr(self.box_loss, "w_loc", None)
+        if w_loc is not None:
+            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
         return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}

@@ -1,0 +1,63 @@
+"""What becomes of the losses' state in Detectron2's own loops."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import instantiate
+from detectron2.engine import DefaultTrainer, SimpleTrainer
+from detectron2.utils.events import EventStorage
+
+from iou_balanced import balance
+from iou_balanced.engine import BalancedDefaultTrainer, ResumeStateHook
+
+from .detector_mixin import make_input, small_retinanet
+
+
+def make_trainer(folder, *hooks):
+    torch.manual_seed(0)
+    model = instantiate(balance(small_retinanet())).train()
+    data = [[make_input()] for _ in range(4)]
+    trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.0))
+    trainer.register_hooks([hook(model) for hook in hooks])
+    checkpointer = DetectionCheckpointer(model, str(folder), trainer=trainer)
+    return trainer, checkpointer
+
+
+@pytest.mark.parametrize("hooks", [(), (ResumeStateHook,)], ids=["without", "with the hook"])
+def test_a_resume_without_the_hook_says_what_is_lost(tmp_path, caplog, hooks):
+    trainer, checkpointer = make_trainer(tmp_path, *hooks)
+    trainer.train(0, 2)
+    checkpointer.save("model")
+    before = (trainer.model.loss_normalizer.average, trainer.model.box_loss.w_loc)
+
+    trainer, checkpointer = make_trainer(tmp_path, *hooks)
+    checkpointer.resume_or_load("", resume=True)
+    after = (trainer.model.loss_normalizer.average, trainer.model.box_loss.w_loc)
+    assert after == (before if hooks else (None, None))
+    with caplog.at_level(logging.WARNING, "iou_balanced"):
+        trainer.train(2, 3)
+    lost = "Training goes on at iteration 2 without the state of box_loss, loss_normalizer"
+    assert (
+        lost in caplog.text.replace("loss_normalizer, box_loss", "box_loss, loss_normalizer")
+    ) is (not hooks)
+
+
+def test_any_trainer_records_w_loc():
+    model = instantiate(balance(small_retinanet(), weight=2.5)).train()
+    with EventStorage() as storage:
+        model([make_input()])
+    assert storage.latest()["w_loc"][0] == 2.5
+
+
+def test_the_yaml_trainer_has_the_hook(monkeypatch):
+    class Stub(BalancedDefaultTrainer):
+        def __init__(self):
+            self._trainer = SimpleNamespace(model=instantiate(small_retinanet()))
+
+    monkeypatch.setattr(DefaultTrainer, "build_hooks", lambda self: ["others"])
+    first, *others = Stub().build_hooks()
+    assert isinstance(first, ResumeStateHook)
+    assert others == ["others"]
