@@ -1,11 +1,7 @@
 """Two CPU processes give the gradients of one process that has the whole batch."""
 
-import time
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from iou_balanced.losses import (
     IoUBalancedCrossEntropyLoss,
@@ -14,7 +10,9 @@ from iou_balanced.losses import (
     SmoothL1Loss,
 )
 
-K, ROWS, TIMEOUT = 3, 8, 120
+from ..processes import run_in_two_processes
+
+K, ROWS = 3, 8
 LOSSES = {
     "focal": lambda **kwargs: IoUBalancedFocalLoss(**kwargs),
     "cross_entropy": lambda **kwargs: IoUBalancedCrossEntropyLoss(**kwargs),
@@ -47,12 +45,8 @@ def step(loss_fn, pred, target, pos_iou):
     return loss.detach(), grad
 
 
-def work(rank, folder):
-    """What one process does: every loss on its part of every split, results into a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+def work(rank):
+    """What one process does: every loss on its part of every split."""
     results = {}
     for name, make_loss in LOSSES.items():
         for split in SPLITS:
@@ -67,23 +61,12 @@ def work(rank, folder):
         step(auto, *make_part("auto", split, rank))
         weights.append(auto.w_loc)
     results["auto waits"] = weights
-    torch.save(results, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes")
-    context = mp.spawn(work, (str(folder),), nprocs=2, join=False)
-    end = time.monotonic() + TIMEOUT
-    try:
-        while not context.join(timeout=5):
-            assert time.monotonic() < end, "the processes wait for each other"
-    finally:
-        for process in context.processes:
-            if process.is_alive():
-                process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return run_in_two_processes(work, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -1,12 +1,10 @@
-import time
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from iou_balanced.modeling import LossNormalizer, balance
 
+from ..processes import run_in_two_processes
 from .detector_mixin import (
     build,
     gradients,
@@ -15,8 +13,6 @@ from .detector_mixin import (
     training_step,
     without_boxes,
 )
-
-TIMEOUT = 180
 
 
 def feed(normalizer, *counts):
@@ -96,32 +92,16 @@ def train(parts, average_over=1):
     return steps, model.box_loss.w_loc, model.loss_normalizer.average
 
 
-def work(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
+def work(rank):
     alone = LossNormalizer(momentum=0, across_processes=False)
     together = LossNormalizer(momentum=0)
     counts = [feed(x, 6 * rank, 4)[:2] for x in (alone, together)]
-    result = train([[batch[rank]] for batch in batches()], average_over=2)
-    torch.save((counts, result), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    return counts, train([[batch[rank]] for batch in batches()], average_over=2)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("processes")
-    context = mp.spawn(work, (str(folder),), nprocs=2, join=False)
-    end = time.monotonic() + TIMEOUT
-    try:
-        while not context.join(timeout=5):
-            assert time.monotonic() < end, "the processes wait for each other"
-    finally:
-        for process in context.processes:
-            if process.is_alive():
-                process.kill()
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return run_in_two_processes(work, tmp_path_factory.mktemp("processes"))
 
 
 def test_counts_over_two_processes(results):

@@ -1,0 +1,37 @@
+"""Two CPU processes over GLOO, with a limit to how long they may wait for each other."""
+
+import time
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+TIMEOUT = 240  # seconds, on a busy machine too; a deadlock would wait for GLOO's half hour
+
+
+def run_in_two_processes(work, folder) -> list:
+    """[work(0), work(1)], called in a process group of two.
+
+    Args:
+        work: a function of the rank, importable at top level; its result survives torch.save.
+        folder: an empty one, for the meeting point and the results.
+    """
+    context = mp.spawn(_worker, (work, str(folder)), nprocs=2, join=False)
+    end = time.monotonic() + TIMEOUT
+    try:
+        while not context.join(timeout=5):
+            assert time.monotonic() < end, "the processes wait for each other"
+    finally:
+        for process in context.processes:
+            if process.is_alive():
+                process.kill()
+    return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
+
+
+def _worker(rank, work, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    torch.save(work(rank), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
