@@ -122,7 +122,7 @@ def test_official_coco_files(coco_root, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     shutil.rmtree(tmp_path / "run")  # hundreds of megabytes that pytest would keep
-    written = tmp_path / "test_dev/inference/coco_2017_test-dev_results.json"
+    written = tmp_path / "test_dev/inference/detections_test-dev2017_retinanet_results.json"
     results = json.loads(written.read_text())
     assert {r["image_id"] for r in results} == {1, 2, 3, 4}
     assert {r["category_id"] for r in results} == {90}  # COCO's id of class 79

@@ -30,6 +30,7 @@ TEST_DEV = {
     "datasets.test",
     "dataloader.test.dataset.names",
     "dataloader.evaluator.dataset_name",
+    "dataloader.evaluator.result_file",
     "train.best_checkpoint.metric",
 }
 ENDINGS = {
@@ -155,7 +156,7 @@ def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
 
     model.test_score_thresh = 0.0  # else one that has learned nothing detects nothing
     results = do_test(cfg, model)
-    written = tmp_path / "inference" / f"{cfg.datasets.test}_results.json"
+    written = tmp_path / "inference/detections_test-dev2017_retinanet_results.json"
     if ending_of(file) == "_test_dev":
         assert results == {} and json.loads(written.read_text())
     else:
