@@ -1,9 +1,25 @@
 """One thread, so that small tensors are quick and numbers repeat, and one seed for each test."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+# What is quick and basic comes first, so that a mistake there is said before the trainings start.
+ORDER = ("losses", "data", "modeling", "backbones", "evaluation", "test_", "engine")
+LAST = ("test_coco_end_to_end", "test_learning", "test_install")
+
+
+def pytest_collection_modifyitems(items):
+    def rank(item):
+        path = item.path.relative_to(Path(__file__).parent)
+        late = LAST.index(path.stem) + 1 if path.stem in LAST else 0
+        return late, next(i for i, name in enumerate(ORDER) if path.parts[0].startswith(name))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ def rows(tool):
         ),
         (
             "retinanet_small_iou_balanced",
-            "RetinaNet ResNet 24-32-64-128|digits train / val|128|1.5|1.5|3.049|15 epochs|-",
+            "RetinaNet ResNet 24-32-64-128|digits train / val|128|1.5|1.5|3.049|5 epochs|-",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def train(name: str, config: Path, output_dir: Path, overrides: list[str]) -> fl
     """Run tools/train_net.py, echo its progress, and return the seconds it took."""
     print(f"Training {name} ({config.relative_to(ROOT)}) ...", flush=True)
     command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(config)]
-    command += [*overrides, f"train.output_dir={output_dir}"]
+    command += ["train.log_period=100", *overrides, f"train.output_dir={output_dir}"]
     start = time.monotonic()
     lines = []
     with subprocess.Popen(

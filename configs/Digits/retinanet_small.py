@@ -11,6 +11,6 @@ model.num_classes = 10
 train.output_dir = "./output/digits/retinanet_small"
 train.device = "cuda" if torch.cuda.is_available() else "cpu"
 dataloader.train.total_batch_size = train.reference_batch_size = 8
-train.max_iter = 1500  # 15 epochs of 800 images
+train.max_iter = 1500  # 5 epochs of 2,400 images
 train.eval_period = train.checkpointer.period = 1500
 train.seed = 0

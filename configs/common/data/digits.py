@@ -10,8 +10,8 @@ from iou_balanced.evaluation import COCOBoxEvaluator
 
 datasets = OmegaConf.create(
     dict(
-        train=L(register_digits)(split="train", num_images=800, image_size=128),
-        test=L(register_digits)(split="val", num_images=200, image_size=128),
+        train=L(register_digits)(split="train", num_images=2400, image_size=128),
+        test=L(register_digits)(split="val", num_images=400, image_size=128),
     ),
     flags={"allow_objects": True},
 )
