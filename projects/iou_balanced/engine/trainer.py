@@ -89,6 +89,8 @@ class Trainer(SimpleTrainer):
         if self.grad_scaler is not None:
             total = self.grad_scaler.scale(total)
         total.backward()
+        if hasattr(self, "after_backward"):  # hooks of Detectron2's main branch
+            self.after_backward()
         # One transfer for all losses, after the backward pass is under way on a GPU.
         values = dict(zip(loss_dict, losses.detach().cpu(), strict=True))
         self._check_finite(values, data)
