@@ -41,13 +41,6 @@ def gather_positives(
     )
 
 
-@torch.no_grad()
-def regressed_iou(box2box_transform, positives: Positives) -> Tensor:
-    """(P,) IoU of each regressed box with its ground truth, without gradient (Eq. 4, 6)."""
-    pred_boxes = box2box_transform.apply_deltas(positives.pred_deltas, positives.anchors)
-    return elementwise_box_iou(pred_boxes, positives.gt_boxes)
-
-
 def needs_pos_iou(*losses: nn.Module) -> bool:
     """Whether any of the losses weighs positives by their IoU; plain losses decode no boxes."""
     return any(getattr(loss, "needs_pos_iou", False) for loss in losses)
@@ -58,3 +51,30 @@ def call_loss(loss: nn.Module, pred: Tensor, target: Tensor, pos_iou: Tensor | N
     if needs_pos_iou(loss):
         return loss(pred, target, pos_iou)
     return loss(pred, target)
+
+
+def regression_loss(
+    cls_loss: nn.Module, box_loss: nn.Module, box2box_transform, positives: Positives
+) -> tuple[Tensor, Tensor | None]:
+    """The box loss, and the IoU that either loss weighs the positives by.
+
+    A box loss with `on_boxes` (GIoU) is called with decoded boxes, (P, 4) XYXY in pixels; any
+    other with deltas, (P, 4) in the encoding of `box2box_transform`.
+
+    Returns:
+        What the box loss gives, and `pos_iou`: (P,) IoU of each regressed box with its ground
+        truth, without gradient (Eq. 4, 6 of arXiv 1908.05641); None where no loss needs it.
+    """
+    anchors, gt_boxes = positives.anchors, positives.gt_boxes
+    on_boxes = getattr(box_loss, "on_boxes", False)
+    pred_boxes = pos_iou = None
+    # Decoded once, with gradient only where the loss is one of boxes.
+    with torch.set_grad_enabled(on_boxes and torch.is_grad_enabled()):
+        if on_boxes or needs_pos_iou(cls_loss, box_loss):
+            pred_boxes = box2box_transform.apply_deltas(positives.pred_deltas, anchors)
+    if needs_pos_iou(cls_loss, box_loss):
+        pos_iou = elementwise_box_iou(pred_boxes.detach(), gt_boxes)
+    if on_boxes:
+        return call_loss(box_loss, pred_boxes, gt_boxes, pos_iou), pos_iou
+    gt_deltas = box2box_transform.get_deltas(anchors, gt_boxes)
+    return call_loss(box_loss, positives.pred_deltas, gt_deltas, pos_iou), pos_iou

@@ -11,7 +11,7 @@ from iou_balanced.losses import SigmoidFocalLoss, SmoothL1Loss
 
 from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
-from .positives import call_loss, gather_positives, needs_pos_iou, regressed_iou
+from .positives import call_loss, gather_positives, regression_loss
 from .state import warn_if_state_was_lost
 from .yacs import losses_from_config
 
@@ -126,13 +126,10 @@ class BalancedRetinaNet(RetinaNet):
             pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
         )
         storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
-        pos_iou = None
-        if needs_pos_iou(self.cls_loss, self.box_loss):
-            pos_iou = regressed_iou(self.box2box_transform, positives)
-        gt_deltas = self.box2box_transform.get_deltas(positives.anchors, positives.gt_boxes)
-
+        loss_box_reg, pos_iou = regression_loss(
+            self.cls_loss, self.box_loss, self.box2box_transform, positives
+        )
         loss_cls = call_loss(self.cls_loss, torch.cat(pred_logits, dim=1), gt_labels, pos_iou)
-        loss_box_reg = call_loss(self.box_loss, positives.pred_deltas, gt_deltas, pos_iou)
         w_loc = getattr(self.box_loss, "w_loc", None)
         if w_loc is not None:
             storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
