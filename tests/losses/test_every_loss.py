@@ -25,6 +25,9 @@ def inputs(name, situation="full"):
         arguments = [torch.randn(*labels.shape, K), labels]
     elif "cross_entropy" in name:
         arguments = [torch.randn(labels.numel(), K + 1), labels.flatten()]
+    elif "boxes" in name:
+        corner = torch.rand(2, len(pos_iou), 2) * 20
+        arguments = list(torch.cat([corner, corner + 5 + torch.rand_like(corner) * 20], dim=2))
     else:
         arguments = [torch.randn(len(pos_iou), 4), torch.randn(len(pos_iou), 4)]
     return arguments if name in PLAIN else [*arguments, pos_iou]
@@ -43,6 +46,9 @@ PLAIN = {
     "focal": L.sigmoid_focal_loss,
     "cross_entropy": lambda *args, **kwargs: L.SoftmaxCrossEntropyLoss(**kwargs)(*args),
     "smooth_l1": lambda *args, **kwargs: L.SmoothL1Loss(beta=0.1, **kwargs)(*args),
+    "boxes GIoU": lambda *args, **kwargs: L.GIoULoss(**kwargs)(*args),
+    "boxes DIoU": lambda *args, **kwargs: L.DIoULoss(**kwargs)(*args),
+    "boxes CIoU": lambda *args, **kwargs: L.CIoULoss(**kwargs)(*args),
 }
 LOSSES = PLAIN | {
     "iou_balanced_focal": L.iou_balanced_focal_loss,
@@ -55,7 +61,14 @@ LOSSES = PLAIN | {
     "module smooth_l1 auto": lambda *args, **kw: L.IoUBalancedSmoothL1Loss(weight="auto", **kw)(
         *args
     ),
+    "balanced boxes GIoU": lambda *args, **kw: L.IoUBalancedGIoULoss(**kw)(*args),
+    "balanced boxes GIoU auto": lambda *args, **kw: L.IoUBalancedGIoULoss(weight="auto", **kw)(
+        *args
+    ),
+    "balanced boxes DIoU": lambda *args, **kw: L.IoUBalancedDIoULoss(normalize=True, **kw)(*args),
+    "balanced boxes CIoU": lambda *args, **kw: L.IoUBalancedCIoULoss(**kw)(*args),
 }
+IS_LOCALIZATION = {x for x in LOSSES if "smooth_l1" in x or "boxes" in x}
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -69,7 +82,7 @@ def test_nothing_to_do_is_a_zero_attached_to_the_graph(name, situation, reductio
     assert loss.requires_grad and loss.isfinite().all()
     (grad,) = torch.autograd.grad(loss.sum(), pred)
     assert grad.shape == pred.shape and grad.isfinite().all()
-    if situation != "no positives" or "smooth_l1" in name:
+    if situation != "no positives" or name in IS_LOCALIZATION:
         assert loss.sum() == 0 and (grad == 0).all()
     assert loss.dim() == 0 or reduction == "none"
 
@@ -94,7 +107,7 @@ def test_half_precision_computes_in_float32(name, dtype, reduction):
     torch.testing.assert_close(grad.float(), expected_grad, rtol=2 * torch.finfo(dtype).eps, atol=0)
 
 
-@pytest.mark.parametrize("name", [x for x in LOSSES if "smooth_l1" not in x])
+@pytest.mark.parametrize("name", [x for x in LOSSES if x not in IS_LOCALIZATION])
 def test_loss_scaling_reaches_small_gradients_in_float16(name):
     # A well-classified background score has a gradient of about 3e-8, which float16 rounds to 0
     # or to 6e-8. That is what GradScaler multiplies the loss for: the product has to be rounded,
@@ -158,7 +171,7 @@ def test_unknown_reduction(name):
         LOSSES[name](*inputs(name), reduction="total")
 
 
-@pytest.mark.parametrize("name", [x for x in LOSSES if "smooth_l1" not in x])
+@pytest.mark.parametrize("name", [x for x in LOSSES if x not in IS_LOCALIZATION])
 def test_bad_labels(name):
     pred, labels, *rest = inputs(name)
     one_hot = torch.zeros_like(pred)

@@ -218,7 +218,7 @@ def test_module_is_the_function():
     assert torch.equal(value, expected) and torch.equal(grad, expected_grad)
     assert module.w_loc == 2.5 and module.needs_pos_iou
     assert repr(module) == (
-        "IoUBalancedSmoothL1Loss(lam=1.0, weight=2.5, beta=0.2, normalize=True, "
+        "IoUBalancedSmoothL1Loss(lam=1.0, weight=2.5, normalize=True, beta=0.2, "
         "reduction='mean', across_processes=True)"
     )
     assert repr(SmoothL1Loss()) == "SmoothL1Loss(beta=0, reduction='sum')"

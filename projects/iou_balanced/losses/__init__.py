@@ -25,13 +25,33 @@ from .focal import (
     iou_balanced_focal_loss,
     sigmoid_focal_loss,
 )
+from .iou_losses import (
+    CIoULoss,
+    DIoULoss,
+    GIoULoss,
+    IoUBalancedCIoULoss,
+    IoUBalancedDIoULoss,
+    IoUBalancedGIoULoss,
+    ciou_loss,
+    diou_loss,
+    giou_loss,
+)
 from .iou_weights import iou_ratio_weights
+from .localization import IoUBalancedLocalization, LocalizationLoss, iou_balanced_terms
 from .smooth_l1 import IoUBalancedSmoothL1Loss, SmoothL1Loss, iou_balanced_smooth_l1_loss
 
 __all__ = [
+    "CIoULoss",
+    "DIoULoss",
+    "GIoULoss",
+    "IoUBalancedCIoULoss",
     "IoUBalancedCrossEntropyLoss",
+    "IoUBalancedDIoULoss",
     "IoUBalancedFocalLoss",
+    "IoUBalancedGIoULoss",
+    "IoUBalancedLocalization",
     "IoUBalancedSmoothL1Loss",
+    "LocalizationLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftmaxCrossEntropyLoss",
@@ -39,10 +59,14 @@ __all__ = [
     "bounded_iou_center_from_offset",
     "bounded_iou_size",
     "bounded_iou_size_from_offset",
+    "ciou_loss",
+    "diou_loss",
     "elementwise_box_iou",
+    "giou_loss",
     "iou_balanced_cross_entropy",
     "iou_balanced_focal_loss",
     "iou_balanced_smooth_l1_loss",
+    "iou_balanced_terms",
     "iou_ratio_weights",
     "sigmoid_focal_loss",
     "smooth_l1_gradient",
