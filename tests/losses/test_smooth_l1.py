@@ -222,3 +222,13 @@ def test_module_is_the_function():
         "reduction='mean', across_processes=True)"
     )
     assert repr(SmoothL1Loss()) == "SmoothL1Loss(beta=0, reduction='sum')"
+
+
+def test_auto_warns_where_the_first_boxes_overlap_nothing(caplog):
+    pred, target = example()
+    with caplog.at_level(logging.WARNING):
+        IoUBalancedSmoothL1Loss(weight="auto")(pred, target, POS_IOU)
+        assert "far too large" not in caplog.text
+        # 0.01^1.5 = 1/1000.
+        IoUBalancedSmoothL1Loss(weight="auto")(pred, target, torch.full((P,), 0.01))
+    assert "w_loc = 1000.0" in caplog.text and "far too large" in caplog.text

@@ -14,7 +14,7 @@ from iou_balanced.losses import (
 )
 from iou_balanced.modeling import BalancedRetinaNet, balance
 
-from .detector_mixin import build, make_input, small_retinanet, training_step
+from .detector_mixin import build, check_finite, make_input, small_retinanet, training_step
 
 STOCK_ONLY = {"focal_loss_alpha", "focal_loss_gamma", "smooth_l1_beta", "box_reg_loss_type"}
 
@@ -119,25 +119,31 @@ def test_overrides_by_name():
 
 
 class TestRefusals:
-    def test_no_retinanet(self):
-        mask_rcnn = model_zoo.get_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py").model
-        with pytest.raises(
-            ValueError, match=r"LazyCall of detectron2's RetinaNet .*GeneralizedRCNN"
-        ):
-            balance(mask_rcnn)
+    def test_no_detector_that_is_known(self):
+        with pytest.raises(ValueError, match=r"RetinaNet, FCOS or GeneralizedRCNN.*Linear"):
+            balance(LazyCall(torch.nn.Linear)(in_features=2, out_features=2))
         with pytest.raises(ValueError, match=r"but got .*Linear"):
             balance(torch.nn.Linear(2, 2))
         with pytest.raises(ValueError, match=r"but got .*dict"):
             balance({"_target_": RetinaNet})
 
-    @pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
-    def test_another_box_loss(self, kind):
+    def test_an_unknown_box_loss(self):
         model = small_retinanet()
-        model.box_reg_loss_type = kind
+        model.box_reg_loss_type = "l2"
         before = OmegaConf.to_container(model)
-        with pytest.raises(ValueError, match=f"box_reg_loss_type='smooth_l1'.*but got '{kind}'"):
+        with pytest.raises(ValueError, match=r"box_reg_loss_type to be one of .*but got 'l2'"):
             balance(model)
         assert OmegaConf.to_container(model) == before
+
+    def test_beta_of_a_loss_that_has_none(self):
+        model = small_retinanet()
+        model.box_reg_loss_type = "giou"
+        with pytest.raises(ValueError, match=r"`beta` to be None, because GIoULoss has no beta"):
+            balance(model, beta=0.11)
+
+    def test_rpn_of_a_detector_without_one(self):
+        with pytest.raises(ValueError, match=r"`rpn` to be False: RetinaNet has no RPN"):
+            balance(small_retinanet(), rpn=True)
 
     def test_a_subclass_is_not_replaced_behind_its_back(self):
         class Mine(RetinaNet):
@@ -158,6 +164,27 @@ class TestRefusals:
 
     def test_eq7_needs_no_w_loc(self):
         assert balance(small_retinanet(), normalize=True).box_loss.weight == 1.0
+
+
+@pytest.mark.parametrize("lam", [1.5, None])
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_the_kind_of_box_loss_is_kept(kind, lam):
+    model = small_retinanet()
+    model.box_reg_loss_type = kind
+    box_loss = balance(model, lam=lam).box_loss
+    name = box_loss._target_.__name__.lower()
+    assert name == ("" if lam is None else "ioubalanced") + f"{kind}loss"
+    assert "beta" not in box_loss
+    detector = build(model)
+    check_finite(detector, training_step(detector, [make_input(), make_input()]))
+    if lam is None:
+        stock = small_retinanet()
+        stock.box_reg_loss_type = kind
+        stock = build(stock)
+        stock.load_state_dict(detector.state_dict())
+        fresh, batch = build(model), [make_input()]
+        losses, expected = training_step(fresh, batch), training_step(stock, batch)
+        torch.testing.assert_close(losses["loss_box_reg"], expected["loss_box_reg"])
 
 
 def test_works_on_a_lazycall_of_ones_own():

@@ -102,7 +102,24 @@ def test_missing_keys_say_what_to_call():
         build_model(cfg)
 
 
-def test_another_box_loss_is_refused():
-    cfg = small_yaml("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "giou")
-    with pytest.raises(ValueError, match=r"BBOX_REG_LOSS_TYPE to be 'smooth_l1', but got 'giou'"):
+@pytest.mark.parametrize("kind", ["giou", "diou", "ciou"])
+def test_iou_losses(kind):
+    keys = ("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", kind)
+    model = build(small_yaml(*keys))
+    assert type(model.box_loss).__name__.lower() == f"ioubalanced{kind}loss"
+    check_finite(model, training_step(model, [make_input(), make_input()]))
+    # With lambda 0 and weight 1 it is the stock detector.
+    plain = ("MODEL.IOU_BALANCED.LOC_LAMBDA", 0.0, "MODEL.IOU_BALANCED.LOC_WEIGHT", 1.0)
+    ours = build(small_yaml(*keys, *plain))
+    stock = build(small_yaml(*keys, architecture="RetinaNet"))
+    ours.load_state_dict(stock.state_dict())
+    batch = [make_input()]
+    torch.testing.assert_close(
+        training_step(ours, batch)["loss_box_reg"], training_step(stock, batch)["loss_box_reg"]
+    )
+
+
+def test_an_unknown_box_loss_is_refused():
+    cfg = small_yaml("MODEL.RETINANET.BBOX_REG_LOSS_TYPE", "l2")
+    with pytest.raises(ValueError, match=r"BBOX_REG_LOSS_TYPE to be one of .* but got 'l2'"):
         build_model(cfg)

@@ -14,6 +14,9 @@ from .iou_weights import iou_ratio_weights, iou_sum_ratio
 
 logger = logging.getLogger(__name__)
 
+# Table 3 has 1.575 to 3.649.
+_LARGEST_USUAL_WEIGHT = 20.0
+
 
 def iou_balanced_terms(
     terms: Tensor,
@@ -170,6 +173,12 @@ class IoUBalancedLocalization(nn.Module):
                 self.measured_weight,
                 self.lam,
             )
+            if self.measured_weight > _LARGEST_USUAL_WEIGHT:
+                logger.warning(
+                    "The boxes of the first iteration hardly overlap their objects, so that this "
+                    "w_loc will be far too large once they do: give a number (the paper's are "
+                    "1.6 to 3.6), or normalize=True with weight=1 (Eq. 7)"
+                )
 
     def resume_state_dict(self) -> dict:
         """What a resumed run needs: the measured w_loc."""

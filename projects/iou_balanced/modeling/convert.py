@@ -1,106 +1,248 @@
 """From a stock LazyConfig to the balanced detector in one line."""
 
+from typing import NamedTuple
+
 from detectron2.config import LazyCall
-from detectron2.modeling import RetinaNet
+from detectron2.modeling import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from iou_balanced.losses import (
-    IoUBalancedFocalLoss,
-    IoUBalancedSmoothL1Loss,
-    SigmoidFocalLoss,
-    SmoothL1Loss,
+from .families import (
+    BOX_FAMILIES,
+    CLS_FAMILIES,
+    CROSS_ENTROPY,
+    FOCAL,
+    Family,
+    box_family,
+    family_of,
 )
-
+from .fcos import BalancedFCOS
 from .normalizer import LossNormalizer
 from .retinanet import BalancedRetinaNet
 
-_NORMALIZER = (LossNormalizer, "iou_balanced.modeling.normalizer.LossNormalizer")
+
+class _Missing:
+    """interim"""
+
+
+try:
+    from .convert_rcnn import box_predictor_nodes, rpn_node
+    from .fast_rcnn import BalancedFastRCNNOutputLayers
+    from .rcnn import BalancedGeneralizedRCNN
+    from .rpn import BalancedRPN
+except ImportError:
+    box_predictor_nodes = rpn_node = None
+    BalancedFastRCNNOutputLayers = BalancedGeneralizedRCNN = BalancedRPN = _Missing
+try:
+    from .ssd import SSD
+except ImportError:
+    SSD = type("X", (), {})
+try:
+    from .foveabox import FoveaBox
+except ImportError:
+    FoveaBox = type("X", (), {})
+
+PAPER = "paper"
+
+
+class _Recipe(NamedTuple):
+    """What belongs to a kind of detector."""
+
+    target: type
+    """Our class, which takes the place of `_target_`."""
+    cls_family: Family
+    cls_arguments: dict
+    """Of the classification loss, where the config says nothing."""
+    box_kind: str
+    eta: float
+    beta: float | None
+    """Of smooth L1 where the caller leaves it to us; None keeps the config's own."""
+    normalize: bool = False
+    """Eq. 7 where the caller leaves it to us."""
+    normalizer_start: float | None = None
+    """Detectron2's first value of the moving average; None where there is no such argument."""
+
+
+_FOCAL_025 = {"alpha": 0.25, "gamma": 2.0}
+# Smooth L1's beta is the one for which lambda and w_loc were tuned. RetinaNet's stock config has 0,
+# which is L1; R-CNN's too, but there the authors trained with 1 (and eta 1.3).
+_RETINANET = _Recipe(BalancedRetinaNet, FOCAL, _FOCAL_025, "smooth_l1", 1.5, 1 / 9, False, 100.0)
+# The boxes that FCOS starts with are points and overlap nothing: a w_loc that keeps the first sum
+# would be in the thousands. Eq. 7 keeps every sum.
+_FCOS = _Recipe(BalancedFCOS, FOCAL, _FOCAL_025, "giou", 1.5, None, True, 300.0)
+_SSD = _Recipe(SSD, CROSS_ENTROPY, {"reduction": "none"}, "smooth_l1", 1.5, None)
+_FOVEABOX = _Recipe(FoveaBox, FOCAL, {"alpha": 0.4, "gamma": 1.5}, "smooth_l1", 1.5, None)
+_FAST_RCNN = _Recipe(
+    BalancedFastRCNNOutputLayers, CROSS_ENTROPY, {"reduction": "sum"}, "smooth_l1", 1.3, 1.0
+)
+# Its objectness is binary cross entropy: focal loss without focus.
+_RPN = _Recipe(BalancedRPN, FOCAL, {"alpha": -1, "gamma": 0.0}, "smooth_l1", 1.3, 1 / 9)
+
+_DENSE = {
+    RetinaNet: _RETINANET,
+    BalancedRetinaNet: _RETINANET,
+    FCOS: _FCOS,
+    BalancedFCOS: _FCOS,
+    SSD: _SSD,
+    FoveaBox: _FOVEABOX,
+}
+_STOCK = (RetinaNet, FCOS)
+_STOCK_KEYS = ("focal_loss_alpha", "focal_loss_gamma", "smooth_l1_beta", "box_reg_loss_type")
 
 
 def balance(
     model: DictConfig,
     *,
-    eta: float | None = 1.5,
-    lam: float | None = 1.5,
+    eta: float | str | None = PAPER,
+    lam: float | str | None = PAPER,
     weight: float | str = "auto",
-    beta: float | None = 1 / 9,
-    normalize: bool = False,
+    beta: float | str | None = PAPER,
+    normalize: bool | None = None,
     across_processes: bool = True,
+    rpn: bool = False,
 ) -> DictConfig:
-    """Turn the LazyConfig of a stock RetinaNet into that of the IoU-balanced one, in place.
+    """Turn the LazyConfig of a stock detector into that of the IoU-balanced one, in place.
+
+    Takes Detectron2's RetinaNet, FCOS, and the R-CNNs with a softmax box head (Faster, Mask,
+    Cascade), and this package's detectors, whose losses are replaced then. The kind of box loss
+    (smooth L1, GIoU, DIoU, CIoU) stays as it is.
 
     Args:
-        model: a LazyCall of Detectron2's `RetinaNet`, from the model zoo or the user's own, or
-            of `BalancedRetinaNet`, whose losses are replaced then.
-        eta: exponent of the IoU in the classification loss (Eq. 4); None leaves focal loss.
-        lam: exponent in the localization loss (Eq. 6); None leaves plain smooth L1.
+        model: a LazyCall, from the model zoo or the user's own.
+        eta: exponent of the IoU in the classification loss (Eq. 4); None leaves it plain.
+            "paper": 1.5, and 1.3 for the R-CNNs.
+        lam: exponent in the localization loss (Eq. 6); None leaves it plain. "paper": 1.5.
         weight: w_loc (Eq. 6), a number or "auto".
-        beta: of smooth L1. The stock config has 0, which is L1; the default here is the paper's
-            0.111, for which its lambda and w_loc were tuned. None keeps the config's own.
-        normalize: Eq. 7 instead of Eq. 6; "auto" is 1 then, because Eq. 7 keeps every sum.
+        beta: of smooth L1. None keeps the config's own; "paper" is the one for which lambda and
+            w_loc were tuned: 0.111 for RetinaNet and 1 for the R-CNNs, whose stock configs have 0
+            (L1), and the config's own for the others. Other box losses have none.
+        normalize: Eq. 7 instead of Eq. 6; "auto" is 1 then, because Eq. 7 keeps every sum. None:
+            Eq. 7 for FCOS where `weight` is "auto", because its first boxes overlap nothing and
+            there is no sensible w_loc to measure; Eq. 6 for all others.
         across_processes: take the normaliser and all sums over all processes.
+        rpn: balance the RPN of an R-CNN too; with `weight` "auto", whatever that of the boxes.
 
     Returns:
         `model`, for assignment: `cfg.model = balance(cfg.model)`.
 
     Raises:
-        ValueError: `model` is no RetinaNet, or has a box loss other than smooth L1; or a value is
-            none that the losses take. `model` is unchanged then.
+        ValueError: `model` is no such detector, or a value is none that the losses take. `model`
+            is unchanged then.
     """
-    target = model.get("_target_") if isinstance(model, DictConfig) else None
-    if isinstance(target, str):
-        target = locate(target)
-    is_balanced = isinstance(target, type) and issubclass(target, BalancedRetinaNet)
-    if target is not RetinaNet and not is_balanced:
+    target = _locate(model)
+    dense = next((r for known, r in _DENSE.items() if _is(target, known)), None)
+    change = _Change(eta, lam, weight, beta, normalize, across_processes)
+    if dense is not None:
+        if rpn:
+            raise ValueError(f"Expected argument `rpn` to be False: {target.__name__} has no RPN")
+        _apply([(model, dense, change)])
+    elif isinstance(target, type) and issubclass(target, GeneralizedRCNN):
+        nodes = [(node, _FAST_RCNN, change) for _, node in box_predictor_nodes(model)]
+        if rpn:
+            nodes.append((rpn_node(model), _RPN, change._replace(weight="auto")))
+        _apply(nodes)
+        if target is GeneralizedRCNN:
+            model._target_ = BalancedGeneralizedRCNN
+    else:
         whole = isinstance(model, DictConfig) and target is None and "model" in model
         raise ValueError(
-            "Expected argument `model` to be a LazyCall of detectron2's RetinaNet or of "
-            f"BalancedRetinaNet, but got {target or type(model)}"
-            + ("; give the config's `.model`" if whole else "")
-        )
-    if model.get("box_reg_loss_type", "smooth_l1") != "smooth_l1":
-        raise ValueError(
-            "Expected a config with box_reg_loss_type='smooth_l1', because Eq. 5-6 weigh smooth "
-            f"L1, but got {model.box_reg_loss_type!r}"
-        )
-    cls_loss, box_loss = model.get("cls_loss") or {}, model.get("box_loss") or {}
-    alpha = cls_loss.get("alpha", model.get("focal_loss_alpha", 0.25))
-    gamma = cls_loss.get("gamma", model.get("focal_loss_gamma", 2.0))
-    if normalize and weight == "auto":
-        weight = 1.0
-    if beta is None:
-        beta = box_loss.get("beta", model.get("smooth_l1_beta", 0.0))
-
-    # Made once here, so that an impossible value is an error before anything is changed.
-    if eta is not None:
-        IoUBalancedFocalLoss(eta=eta, alpha=alpha, gamma=gamma)
-    if lam is not None:
-        IoUBalancedSmoothL1Loss(lam=lam, weight=weight, beta=beta, normalize=normalize)
-
-    # The losses hold these now; the balanced detector does not take them.
-    for key in ("focal_loss_alpha", "focal_loss_gamma", "smooth_l1_beta", "box_reg_loss_type"):
-        model.pop(key, None)
-    if not is_balanced:
-        model._target_ = BalancedRetinaNet
-    if not model.get("loss_normalizer"):  # one of the user's own stays as it is
-        model.loss_normalizer = LazyCall(LossNormalizer)(across_processes=across_processes)
-    elif model.loss_normalizer.get("_target_") in _NORMALIZER:
-        model.loss_normalizer.across_processes = across_processes
-    if eta is None:
-        model.cls_loss = LazyCall(SigmoidFocalLoss)(alpha=alpha, gamma=gamma)
-    else:
-        model.cls_loss = LazyCall(IoUBalancedFocalLoss)(
-            eta=eta, alpha=alpha, gamma=gamma, across_processes=across_processes
-        )
-    if lam is None:
-        model.box_loss = LazyCall(SmoothL1Loss)(beta=beta)
-    else:
-        model.box_loss = LazyCall(IoUBalancedSmoothL1Loss)(
-            lam=lam,
-            weight=weight,
-            beta=beta,
-            normalize=normalize,
-            across_processes=across_processes,
+            "Expected argument `model` to be a LazyCall of detectron2's RetinaNet, FCOS or "
+            "GeneralizedRCNN, or of a detector of iou_balanced.modeling, but got "
+            f"{target or type(model)}" + ("; give the config's `.model`" if whole else "")
         )
     return model
+
+
+class _Change(NamedTuple):
+    eta: float | str | None
+    lam: float | str | None
+    weight: float | str
+    beta: float | str | None
+    normalize: bool | None
+    across_processes: bool
+
+
+def _locate(node) -> type | None:
+    target = node.get("_target_") if isinstance(node, DictConfig) else None
+    return locate(target) if isinstance(target, str) else target
+
+
+def _is(target, known: type) -> bool:
+    """Of Detectron2's classes themselves, lest a user's subclass is replaced by another class."""
+    if known in _STOCK:
+        return target is known
+    return isinstance(target, type) and issubclass(target, known)
+
+
+def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
+    """Give each node its losses; nothing is changed before all of them are known to be possible."""
+    planned = [
+        (node, recipe, change, _cls_loss(node, recipe, change), _box_loss(node, recipe, change))
+        for node, recipe, change in nodes
+    ]
+    for node, recipe, change, cls_loss, box_loss in planned:
+        if not issubclass(_locate(node), recipe.target):
+            node._target_ = recipe.target
+        # The losses hold these now; our classes do not take them.
+        for key in _STOCK_KEYS:
+            node.pop(key, None)
+        node.cls_loss, node.box_loss = cls_loss, box_loss
+        if recipe.normalizer_start is not None and not node.get("loss_normalizer"):
+            start = recipe.normalizer_start
+            node.loss_normalizer = LazyCall(LossNormalizer)(initial=start)
+        normalizer = node.get("loss_normalizer")  # one of the user's own stays as it is
+        if normalizer and _locate(normalizer) is LossNormalizer:
+            normalizer.across_processes = change.across_processes
+
+
+def _make(family: Family, balanced: bool, arguments: dict) -> DictConfig:
+    loss = family.balanced if balanced else family.plain
+    loss(**arguments)  # so that an impossible value is an error before anything is changed
+    return LazyCall(loss)(**arguments)
+
+
+def _cls_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
+    old = node.get("cls_loss") or {}
+    family = family_of(_locate(old), CLS_FAMILIES) or recipe.cls_family
+    known = dict(recipe.cls_arguments)
+    known.update((k, node[f"focal_loss_{k}"]) for k in known if f"focal_loss_{k}" in node)
+    known.update(old)
+    arguments = {k: known[k] for k in family.arguments if k in known}
+    eta = recipe.eta if change.eta == PAPER else change.eta
+    if eta is not None:
+        arguments = {"eta": eta, **arguments, "across_processes": change.across_processes}
+    return _make(family, eta is not None, arguments)
+
+
+def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
+    old = node.get("box_loss") or {}
+    family = family_of(_locate(old), BOX_FAMILIES.values())
+    if family is None:
+        family = box_family(node.get("box_reg_loss_type", recipe.box_kind))
+    arguments = {k: old[k] for k in family.arguments if k in old}
+    if "beta" in family.arguments:
+        beta = recipe.beta if change.beta == PAPER else change.beta
+        if beta is not None:
+            arguments["beta"] = beta
+        elif "beta" not in arguments:
+            arguments["beta"] = node.get("smooth_l1_beta", 0.0)
+    elif change.beta not in (PAPER, None):
+        raise ValueError(
+            f"Expected argument `beta` to be None, because {family.plain.__name__} has no beta, "
+            f"but got {change.beta!r}"
+        )
+    lam = 1.5 if change.lam == PAPER else change.lam
+    if lam is not None:
+        auto = change.weight == "auto"
+        normalize = change.normalize
+        if normalize is None:
+            normalize = recipe.normalize and auto
+        arguments = {
+            "lam": lam,
+            "weight": 1.0 if auto and normalize else change.weight,
+            **arguments,
+            "normalize": normalize,
+            "across_processes": change.across_processes,
+        }
+    return _make(family, lam is not None, arguments)

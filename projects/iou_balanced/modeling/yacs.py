@@ -2,8 +2,9 @@
 
 from detectron2.config import CfgNode
 
-from iou_balanced.losses import IoUBalancedFocalLoss, IoUBalancedSmoothL1Loss
+from iou_balanced.losses import IoUBalancedFocalLoss
 
+from .families import box_family
 from .normalizer import LossNormalizer
 
 
@@ -36,20 +37,17 @@ def losses_from_config(cfg: CfgNode, *, alpha, gamma, beta, kind: str) -> dict:
             "The config has no MODEL.IOU_BALANCED: call "
             "iou_balanced.modeling.add_iou_balanced_config(cfg) before merging the yaml file"
         )
-    if kind != "smooth_l1":
-        raise ValueError(
-            f"Expected MODEL.RETINANET.BBOX_REG_LOSS_TYPE to be 'smooth_l1', but got {kind!r}"
-        )
+    family = box_family(kind, "MODEL.RETINANET.BBOX_REG_LOSS_TYPE")
     node = cfg.MODEL.IOU_BALANCED
     across = node.ACROSS_PROCESSES
     return {
         "cls_loss": IoUBalancedFocalLoss(
             eta=node.CLS_ETA, alpha=alpha, gamma=gamma, across_processes=across
         ),
-        "box_loss": IoUBalancedSmoothL1Loss(
+        "box_loss": family.balanced(
             lam=node.LOC_LAMBDA,
             weight="auto" if node.LOC_WEIGHT is None else node.LOC_WEIGHT,
-            beta=beta,
+            **({"beta": beta} if "beta" in family.arguments else {}),
             normalize=node.LOC_NORMALIZE,
             across_processes=across,
         ),

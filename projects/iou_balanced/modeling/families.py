@@ -1,0 +1,57 @@
+"""Which loss of ours stands for which of Detectron2's, plain and IoU-balanced."""
+
+from typing import NamedTuple
+
+from torch import nn
+
+from iou_balanced.losses import (
+    CIoULoss,
+    DIoULoss,
+    GIoULoss,
+    IoUBalancedCIoULoss,
+    IoUBalancedCrossEntropyLoss,
+    IoUBalancedDIoULoss,
+    IoUBalancedFocalLoss,
+    IoUBalancedGIoULoss,
+    IoUBalancedSmoothL1Loss,
+    SigmoidFocalLoss,
+    SmoothL1Loss,
+    SoftmaxCrossEntropyLoss,
+)
+
+
+class Family(NamedTuple):
+    """One loss in both forms, and the arguments that both take."""
+
+    plain: type[nn.Module]
+    balanced: type[nn.Module]
+    arguments: tuple[str, ...]
+
+
+FOCAL = Family(SigmoidFocalLoss, IoUBalancedFocalLoss, ("alpha", "gamma", "reduction"))
+CROSS_ENTROPY = Family(SoftmaxCrossEntropyLoss, IoUBalancedCrossEntropyLoss, ("reduction",))
+CLS_FAMILIES = (FOCAL, CROSS_ENTROPY)
+
+BOX_FAMILIES = {
+    "smooth_l1": Family(SmoothL1Loss, IoUBalancedSmoothL1Loss, ("beta", "reduction")),
+    "giou": Family(GIoULoss, IoUBalancedGIoULoss, ("reduction",)),
+    "diou": Family(DIoULoss, IoUBalancedDIoULoss, ("reduction",)),
+    "ciou": Family(CIoULoss, IoUBalancedCIoULoss, ("reduction",)),
+}
+"""By the names of Detectron2's `box_reg_loss_type`."""
+
+
+def box_family(kind: str, key: str = "box_reg_loss_type") -> Family:
+    """The family of a `box_reg_loss_type`.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    if kind not in BOX_FAMILIES:
+        raise ValueError(f"Expected {key} to be one of {list(BOX_FAMILIES)}, but got {kind!r}")
+    return BOX_FAMILIES[kind]
+
+
+def family_of(loss: type, families) -> Family | None:
+    """The family that a loss of ours belongs to; None for any other."""
+    return next((f for f in families if loss in (f.plain, f.balanced)), None)

@@ -1,0 +1,166 @@
+"""FCOS whose losses are arguments (arXiv 1904.01355, 2006.09214; losses of arXiv 1908.05641)."""
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.meta_arch.fcos import FCOS
+from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from iou_balanced.losses import GIoULoss, SigmoidFocalLoss
+
+from .inputs import check_ground_truth
+from .normalizer import LossNormalizer
+from .positives import Positives, call_loss, gather_positives, regression_loss
+from .state import warn_if_state_was_lost
+
+
+class BalancedFCOS(FCOS):
+    """Detectron2's FCOS with the losses injected; parameters and inference are untouched.
+
+    With the default losses, value and gradients are Detectron2's. Checkpoints load both ways.
+    Unlike Detectron2 v0.6, it trains on images without boxes.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone,
+        head: nn.Module,
+        head_in_features: list[str] | None = None,
+        box2box_transform=None,
+        num_classes: int,
+        center_sampling_radius: float = 1.5,
+        cls_loss: nn.Module | None = None,
+        box_loss: nn.Module | None = None,
+        loss_normalizer: nn.Module | None = None,
+        test_score_thresh: float = 0.2,
+        test_topk_candidates: int = 1000,
+        test_nms_thresh: float = 0.6,
+        max_detections_per_image: int = 100,
+        pixel_mean,
+        pixel_std,
+    ):
+        """
+        Args:
+            cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
+                where its `needs_pos_iou` is true; returns a sum. Focal loss by default.
+            box_loss: called with boxes (P, 4) XYXY where its `on_boxes` is true, else with
+                deltas, and IoU (P,) likewise. GIoU loss by default.
+            loss_normalizer: called with the number of positives; returns the divisor of all
+                losses. `LossNormalizer(initial=300)` by default, Detectron2's.
+            others: see `detectron2.modeling.meta_arch.fcos.FCOS`.
+        """
+        super().__init__(
+            backbone=backbone,
+            head=head,
+            head_in_features=head_in_features,
+            box2box_transform=box2box_transform,
+            num_classes=num_classes,
+            center_sampling_radius=center_sampling_radius,
+            test_score_thresh=test_score_thresh,
+            test_topk_candidates=test_topk_candidates,
+            test_nms_thresh=test_nms_thresh,
+            max_detections_per_image=max_detections_per_image,
+            pixel_mean=pixel_mean,
+            pixel_std=pixel_std,
+        )
+        self.cls_loss = SigmoidFocalLoss() if cls_loss is None else cls_loss
+        self.box_loss = GIoULoss() if box_loss is None else box_loss
+        if loss_normalizer is None:
+            loss_normalizer = LossNormalizer(initial=300.0)
+        self.loss_normalizer = loss_normalizer
+        self._state_checked = False
+
+    def forward(self, batched_inputs: list[dict]):
+        """As `FCOS.forward`; refuses unusable ground truth.
+
+        Raises:
+            ValueError: in training, for a box without area or of a class that the model lacks.
+        """
+        if self.training:
+            check_ground_truth(batched_inputs, self.num_classes)
+        return super().forward(batched_inputs)
+
+    @torch.no_grad()
+    def label_anchors(
+        self, anchors: list[Boxes], gt_instances: list[Instances]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """FCOS's assignment, one (R,) of labels and one (R, 4) of matched boxes an image.
+
+        Detectron2's main branch gives tensors and v0.6 `Boxes`; v0.6 fails on an image without
+        boxes, so that such images are kept from it.
+        """
+        labels, boxes = super().label_anchors(anchors, [x for x in gt_instances if len(x)])
+        matched = iter(zip(labels, boxes, strict=True))
+        gt_labels, gt_boxes = [], []
+        for instances in gt_instances:
+            if len(instances):
+                label, box = next(matched)
+                box = box.tensor if isinstance(box, Boxes) else box
+            else:
+                box = torch.zeros_like(Boxes.cat(anchors).tensor)
+                label = torch.full_like(box[:, 0], self.num_classes, dtype=torch.int64)
+            gt_labels.append(label)
+            gt_boxes.append(box)
+        return gt_labels, gt_boxes
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+        pred_centerness: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            anchors: one a level, Ri squares of the level's stride around the points.
+            pred_logits, pred_anchor_deltas, pred_centerness: one a level, (N, Ri, K),
+                (N, Ri, 4) and (N, Ri, 1).
+            gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
+
+        Returns:
+            "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr", scalars divided by the
+            normaliser.
+        """
+        storage = get_event_storage()
+        if not self._state_checked:
+            warn_if_state_was_lost(self, storage)
+            self._state_checked = True
+        gt_labels = torch.stack(gt_labels)  # (N, R)
+        pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
+        normalizer = self.loss_normalizer(pos_mask.sum())
+
+        positives = gather_positives(
+            pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
+        )
+        storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
+        loss_box_reg, pos_iou = regression_loss(
+            self.cls_loss, self.box_loss, self.box2box_transform, positives
+        )
+        loss_cls = call_loss(self.cls_loss, torch.cat(pred_logits, dim=1), gt_labels, pos_iou)
+        loss_centerness = F.binary_cross_entropy_with_logits(
+            torch.cat(pred_centerness, dim=1).squeeze(dim=2)[pos_mask].float(),
+            self.centerness(positives),
+            reduction="sum",
+        )
+        w_loc = getattr(self.box_loss, "w_loc", None)
+        if w_loc is not None:
+            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
+        return {
+            "loss_fcos_cls": loss_cls / normalizer,
+            "loss_fcos_loc": loss_box_reg / normalizer,
+            "loss_fcos_ctr": loss_centerness / normalizer,
+        }
+
+    @torch.no_grad()
+    def centerness(self, positives: Positives) -> Tensor:
+        """(P,) in [0, 1], Eq. 3 of arXiv 1904.01355: from the distances to the four sides."""
+        sides = self.box2box_transform.get_deltas(positives.anchors, positives.gt_boxes)
+        ratios = [
+            pair.min(dim=1).values / pair.max(dim=1).values
+            for pair in (sides[:, 0::2], sides[:, 1::2])
+        ]
+        return (ratios[0] * ratios[1]).sqrt()
