@@ -3,27 +3,25 @@
 Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 """
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 
-from .checks import check_labels, check_non_negative, check_pos_iou, check_reduction, reduce_terms
-from .focal_kernel import FocalTerms, PositiveIndex, find_positives, positive_terms
+from .checks import check_non_negative, check_pos_iou, check_reduction, reduce_terms
+from .focal_kernel import FocalTerms, positive_terms
 from .iou_weights import iou_ratio_weights
+from .levels import Part, count_positives, split_levels
 
 
-def _check(pred_logits: Tensor, gt_labels: Tensor, gamma: float, reduction: str) -> None:
-    check_reduction(reduction)
-    check_non_negative(gamma=gamma)
-    check_labels(pred_logits, gt_labels)
-
-
-def _expand_class_weight(class_weight: Tensor | None, pred_logits: Tensor) -> Tensor | None:
+def _expand_class_weight(class_weight: Tensor | None, logits: Tensor) -> Tensor | None:
     """(K,) or (N, K) -> (1 or N, K), without gradient; N is the first dimension of the logits."""
     if class_weight is None:
         return None
-    num_classes = pred_logits.shape[-1]
+    num_classes = logits.shape[-1]
     allowed = {(num_classes,)}
-    if pred_logits.dim() > 1:
-        allowed.add((pred_logits.shape[0], num_classes))
+    if logits.dim() > 1:
+        allowed.add((logits.shape[0], num_classes))
     if tuple(class_weight.shape) not in allowed:
         raise ValueError(
             f"Expected argument `class_weight` to have a shape (K,) or (N, K) in {allowed}, "
@@ -33,25 +31,37 @@ def _expand_class_weight(class_weight: Tensor | None, pred_logits: Tensor) -> Te
 
 
 def _reduce(
-    pred_logits: Tensor,
-    gt_labels: Tensor,
-    positives: PositiveIndex,
+    parts: list[Part],
     pos_weight: Tensor | None,
     class_weight: Tensor | None,
     alpha: float,
     gamma: float,
     reduction: str,
 ) -> Tensor:
-    terms = FocalTerms.apply(
-        pred_logits, gt_labels, positives, pos_weight, class_weight, alpha, gamma, reduction
-    )
+    results = [
+        FocalTerms.apply(
+            part.logits,
+            part.labels,
+            part.positives,
+            None if pos_weight is None else pos_weight[part.order],
+            class_weight,
+            alpha,
+            gamma,
+            reduction,
+        )
+        for part in parts
+    ]
+    if reduction == "none":
+        return results[0] if len(results) == 1 else torch.cat(results, dim=1)
+    total = results[0] if len(results) == 1 else torch.stack(results).sum()
     if reduction == "mean":
-        return reduce_terms(terms, "mean", (gt_labels >= 0).sum() * pred_logits.shape[-1])
-    return terms
+        count = sum((part.labels >= 0).sum() for part in parts)
+        return reduce_terms(total, "mean", count * parts[0].logits.shape[-1])
+    return total
 
 
 def sigmoid_focal_loss(
-    pred_logits: Tensor,
+    pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
     *,
     alpha: float = 0.25,
@@ -65,13 +75,15 @@ def sigmoid_focal_loss(
     is that of float32 logits once more, for the gradient.
 
     Args:
-        pred_logits: (..., K), any float dtype; computed in float32 (float64 for float64).
-        gt_labels: (...,) integers: -1 ignored, 0..K-1 foreground, K background.
+        pred_logits: (..., K), any float dtype; computed in float32 (float64 for float64). Or a
+            list of one (N, Ri, K) a feature level, which saves their concatenation.
+        gt_labels: (...,) integers: -1 ignored, 0..K-1 foreground, K background; (N, R) for a
+            list, the levels one after the other.
         alpha: weight of the foreground terms, 1 - alpha that of the background; below 0: no
             weighting, as in fvcore.
         gamma: focusing exponent, at least 0.
-        class_weight: (K,), or (N, K) with N = pred_logits.shape[0]. Multiplies every element of
-            the class's column, background included; no gradient flows into it.
+        class_weight: (K,), or (N, K) with N the first dimension of the logits. Multiplies every
+            element of the class's column, background included; no gradient flows into it.
         reduction: "sum"; "mean" divides by the elements that are not ignored; "none" gives
             (..., K) with 0 where ignored.
 
@@ -79,14 +91,15 @@ def sigmoid_focal_loss(
         ValueError: a shape, a dtype, gamma or `reduction` is not as above.
         RuntimeError: in the backward pass, with create_graph=True: no second derivative.
     """
-    _check(pred_logits, gt_labels, gamma, reduction)
-    class_weight = _expand_class_weight(class_weight, pred_logits)
-    positives = find_positives(gt_labels, pred_logits.shape[-1])
-    return _reduce(pred_logits, gt_labels, positives, None, class_weight, alpha, gamma, reduction)
+    check_reduction(reduction)
+    check_non_negative(gamma=gamma)
+    parts = split_levels(pred_logits, gt_labels)
+    class_weight = _expand_class_weight(class_weight, parts[0].logits)
+    return _reduce(parts, None, class_weight, alpha, gamma, reduction)
 
 
 def iou_balanced_focal_loss(
-    pred_logits: Tensor,
+    pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
     pos_iou: Tensor | None,
     *,
@@ -114,25 +127,27 @@ def iou_balanced_focal_loss(
     Raises:
         ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is below 0.
     """
-    _check(pred_logits, gt_labels, gamma, reduction)
-    check_non_negative(eta=eta)
-    class_weight = _expand_class_weight(class_weight, pred_logits)
-    positives = find_positives(gt_labels, pred_logits.shape[-1])
+    check_reduction(reduction)
+    check_non_negative(gamma=gamma, eta=eta)
+    parts = split_levels(pred_logits, gt_labels)
+    class_weight = _expand_class_weight(class_weight, parts[0].logits)
     weights = None
     if eta != 0:
-        check_pos_iou(pos_iou, positives.rows.numel())
-        terms = positive_terms(pred_logits, gt_labels, positives, class_weight, alpha, gamma)
+        check_pos_iou(pos_iou, count_positives(parts))
+        terms = [positive_terms(*part[:3], class_weight, alpha, gamma) for part in parts]
+        order = [part.order for part in parts]
+        # From the order of the levels to that of `pos_iou`.
+        terms = terms[0] if len(parts) == 1 else torch.cat(terms)[torch.cat(order).argsort()]
         # Eq. 4; the weights carry no gradient.
         weights = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
-    return _reduce(
-        pred_logits, gt_labels, positives, weights, class_weight, alpha, gamma, reduction
-    )
+    return _reduce(parts, weights, class_weight, alpha, gamma, reduction)
 
 
 class SigmoidFocalLoss(nn.Module):
     """Module form of `sigmoid_focal_loss`; the classification loss of a stock RetinaNet."""
 
     needs_pos_iou = False
+    takes_levels = True
 
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "sum"):
         super().__init__()
@@ -140,7 +155,9 @@ class SigmoidFocalLoss(nn.Module):
         check_non_negative(gamma=gamma)
         self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
 
-    def forward(self, pred_logits: Tensor, gt_labels: Tensor, *, class_weight=None) -> Tensor:
+    def forward(
+        self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor, *, class_weight=None
+    ) -> Tensor:
         """See `sigmoid_focal_loss`."""
         return sigmoid_focal_loss(
             pred_logits,
@@ -162,6 +179,8 @@ class IoUBalancedFocalLoss(nn.Module):
     processes, so that N processes give the gradients of one with the whole batch. Every process
     then has to call the module equally often.
     """
+
+    takes_levels = True
 
     def __init__(
         self,
@@ -185,7 +204,7 @@ class IoUBalancedFocalLoss(nn.Module):
 
     def forward(
         self,
-        pred_logits: Tensor,
+        pred_logits: Tensor | Sequence[Tensor],
         gt_labels: Tensor,
         pos_iou: Tensor | None = None,
         *,

@@ -11,7 +11,7 @@ from iou_balanced.losses import GIoULoss, SigmoidFocalLoss
 
 from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
-from .positives import Positives, call_loss, gather_positives, regression_loss
+from .positives import Positives, classification_loss, gather_positives, regression_loss
 from .state import warn_if_state_was_lost
 
 
@@ -140,7 +140,7 @@ class BalancedFCOS(FCOS):
         loss_box_reg, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives
         )
-        loss_cls = call_loss(self.cls_loss, torch.cat(pred_logits, dim=1), gt_labels, pos_iou)
+        loss_cls = classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou)
         loss_centerness = F.binary_cross_entropy_with_logits(
             torch.cat(pred_centerness, dim=1).squeeze(dim=2)[pos_mask].float(),
             self.centerness(positives),

@@ -1,6 +1,5 @@
 """RetinaNet whose losses are arguments (arXiv 1708.02002; losses of arXiv 1908.05641)."""
 
-import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from detectron2.structures import Boxes
@@ -11,7 +10,7 @@ from iou_balanced.losses import SigmoidFocalLoss, SmoothL1Loss
 
 from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
-from .positives import call_loss, gather_positives, regression_loss
+from .positives import dense_losses
 from .state import warn_if_state_was_lost
 from .yacs import losses_from_config
 
@@ -113,24 +112,11 @@ class BalancedRetinaNet(RetinaNet):
         Returns:
             "loss_cls" and "loss_box_reg", scalars divided by the normaliser.
         """
-        storage = get_event_storage()
         if not self._state_checked:
-            warn_if_state_was_lost(self, storage)
+            warn_if_state_was_lost(self, get_event_storage())
             self._state_checked = True
-        gt_labels = torch.stack(gt_labels)  # (N, R)
-        pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
-        num_pos = pos_mask.sum()
+        loss_cls, loss_box_reg, num_pos = dense_losses(
+            self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
+        )
         normalizer = self.loss_normalizer(num_pos)
-
-        positives = gather_positives(
-            pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
-        )
-        storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
-        loss_box_reg, pos_iou = regression_loss(
-            self.cls_loss, self.box_loss, self.box2box_transform, positives
-        )
-        loss_cls = call_loss(self.cls_loss, torch.cat(pred_logits, dim=1), gt_labels, pos_iou)
-        w_loc = getattr(self.box_loss, "w_loc", None)
-        if w_loc is not None:
-            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
         return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}

@@ -1,0 +1,71 @@
+"""Dense predictions as a list of feature levels, so that their logits need not be concatenated.
+
+Shapes: N images, Ri anchors of level i, R of all levels, K foreground classes, P positives.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .checks import check_labels
+from .focal_kernel import PositiveIndex, find_positives
+
+
+class Part(NamedTuple):
+    """One level, or everything where the logits came as one tensor."""
+
+    logits: Tensor
+    """(N, Ri, K), or (..., K)."""
+    labels: Tensor
+    """(N, Ri), or (...,)."""
+    positives: PositiveIndex
+    """Where this part's positives are, in the flattened labels of the part."""
+    order: Tensor | slice
+    """Where they stand among all P positives, in the order of `gt_labels[pos_mask]`."""
+
+
+def split_levels(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> list[Part]:
+    """Pair each level's logits with its labels and positives.
+
+    Args:
+        pred_logits: (..., K), or one (N, Ri, K) a level.
+        gt_labels: (...,), or (N, R) with the levels one after the other.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    if isinstance(pred_logits, Tensor):
+        check_labels(pred_logits, gt_labels)
+        positives = find_positives(gt_labels, pred_logits.shape[-1])
+        return [Part(pred_logits, gt_labels, positives, slice(None))]
+    shapes = [tuple(x.shape) for x in pred_logits]
+    if not shapes or any(
+        len(s) != 3 or (s[0], s[2]) != (shapes[0][0], shapes[0][2]) for s in shapes
+    ):
+        raise ValueError(
+            "Expected argument `pred_logits` to be a tensor (..., K), or to hold one (N, Ri, K) a "
+            f"level, but got {shapes}"
+        )
+    num_images, num_anchors, num_classes = shapes[0][0], sum(s[1] for s in shapes), shapes[0][2]
+    # A tensor of the whole shape without memory, for the same check and message.
+    check_labels(
+        pred_logits[0].new_empty(1).expand(num_images, num_anchors, num_classes), gt_labels
+    )
+    rows = find_positives(gt_labels, num_classes).rows
+    parts, offset = [], 0
+    for logits in pred_logits:
+        size = logits.shape[1]
+        labels = gt_labels[:, offset : offset + size]
+        own = find_positives(labels, num_classes)
+        images = torch.div(own.rows, max(size, 1), rounding_mode="floor")
+        of_all = images * num_anchors + offset + own.rows - images * size
+        # Both are sorted: by image, then by anchor.
+        parts.append(Part(logits, labels, own, torch.searchsorted(rows, of_all)))
+        offset += size
+    return parts
+
+
+def count_positives(parts: list[Part]) -> int:
+    return sum(part.positives.rows.numel() for part in parts)
