@@ -21,8 +21,8 @@ from iou_balanced.engine.loader import build_train_loader
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(
     str(path.relative_to(ROOT / "configs"))
-    for folder in ("COCO", "Digits")
-    for path in (ROOT / "configs" / folder).glob("*.py")
+    for path in (ROOT / "configs").glob("*/*.py")
+    if path.parent.name != "common"
 )
 # What a variant's name ends with, and what it may change beside the losses and the output folder.
 # The longest first: each variant is compared with the file whose name lacks the ending.
@@ -38,6 +38,16 @@ ENDINGS = {
     "_iou_balanced_loc": set(),
     "_iou_balanced": set(),
     "_test_dev": TEST_DEV,
+}
+
+
+# The beginning of a file's name -> iterations of an epoch, epochs, after which the rate drops.
+SCHEDULES = {
+    "COCO/ssd": (1833, 120, (80, 110)),  # 117,266 images in batches of 64
+    "COCO/": (7330, 12, (8, 11)),  # in batches of 16
+    "VOC/ssd": (259, 120, (80, 100)),  # 16,551 images in batches of 64
+    "VOC/": (1035, 12, (9,)),  # in batches of 16
+    "Cityscapes/": (372, 64, (56,)),  # 2,975 images in batches of 8
 }
 
 
@@ -61,6 +71,16 @@ def ending_of(file):
     return next((e for e in ENDINGS if file.removesuffix(".py").endswith(e)), None)
 
 
+def loss_node(model):
+    """The detector, or the box head of an R-CNN; of a config, or of the model itself."""
+    is_rcnn = "roi_heads" in model if OmegaConf.is_config(model) else hasattr(model, "roi_heads")
+    return model.roi_heads.box_predictor if is_rcnn else model
+
+
+def num_classes(model):
+    return model.roi_heads.num_classes if "roi_heads" in model else model.num_classes
+
+
 @pytest.fixture(scope="module")
 def data_sets(tmp_path_factory):
     """Names of tiny data sets: number of classes -> (annotated, without annotations)."""
@@ -74,7 +94,7 @@ def data_sets(tmp_path_factory):
         Image.fromarray(pixels).save(folder / name)
         images.append({"id": i, "file_name": name, "height": height, "width": width})
     names = {}
-    for classes in (80, 10):
+    for classes in (80, 20, 10, 8):
         categories = [{"id": k + 1, "name": f"class {k}"} for k in range(classes)]
         boxes = [
             {
@@ -102,7 +122,7 @@ def data_sets(tmp_path_factory):
 def tiny(file, data_sets, folder):
     """The config with its image size, data, weights and device replaced."""
     cfg = load(file)
-    annotated, bare = data_sets[cfg.model.num_classes]
+    annotated, bare = data_sets[num_classes(cfg.model)]
     cfg.datasets.train = annotated
     cfg.datasets.test = bare if ending_of(file) == "_test_dev" else annotated
     cfg.dataloader.train.total_batch_size = 2
@@ -111,6 +131,10 @@ def tiny(file, data_sets, folder):
         for augmentation in cfg.dataloader[split].mapper.augmentations:
             if "short_edge_length" in augmentation:
                 augmentation.short_edge_length, augmentation.max_size = 96, 128
+                if "sample_style" in augmentation:
+                    augmentation.short_edge_length = (80, 96)
+            if "shape" in augmentation:  # SSD: the smallest that its last layers can do with
+                augmentation.shape = (260, 260)
     cfg.train.device = "cpu"
     cfg.train.output_dir = str(folder)
     return cfg
@@ -118,7 +142,11 @@ def tiny(file, data_sets, folder):
 
 def give_weights(model):
     """In the place of trained ones, which keep activations small through FrozenBN's constants."""
-    bottom_up = model.backbone.bottom_up
+    bottom_up = getattr(model.backbone, "bottom_up", model.backbone)
+    if not hasattr(bottom_up, "stages"):  # VGG has no constants
+        first = next(m for m in bottom_up.modules() if isinstance(m, torch.nn.Conv2d))
+        first.weight.data /= 100
+        return
     bottom_up.stem.conv1.norm.weight.data /= 255 / model.pixel_std.mean()
     for stage in bottom_up.stages:
         for block in stage:
@@ -144,7 +172,8 @@ def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
     with EventStorage():
         losses = model.train()(batch)
     sum(losses.values()).backward()
-    assert set(losses) == {"loss_cls", "loss_box_reg"}
+    rpn = {"loss_rpn_cls", "loss_rpn_loc"} if hasattr(model, "proposal_generator") else set()
+    assert set(losses) == {"loss_cls", "loss_box_reg"} | rpn
     assert all(math.isfinite(x.item()) and x > 0 for x in losses.values())
     optimizer.step()
     for name, p in model.named_parameters():
@@ -154,9 +183,10 @@ def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
         else:
             assert torch.equal(p, before[name]), name
 
-    model.test_score_thresh = 0.0  # else one that has learned nothing detects nothing
+    loss_node(model).test_score_thresh = 0.0  # else one that has learned nothing detects nothing
     results = do_test(cfg, model)
-    written = tmp_path / "inference/detections_test-dev2017_retinanet_results.json"
+    detector = file.partition("/")[2].partition("_")[0]
+    written = tmp_path / f"inference/detections_test-dev2017_{detector}_results.json"
     if ending_of(file) == "_test_dev":
         assert results == {} and json.loads(written.read_text())
     else:
@@ -195,21 +225,30 @@ def test_learning_rate(file):
     LRMultiplier(optimizer, multiplier, length)
     rates = [base * multiplier(i / length) for i in range(length)]
     assert optimizer.param_groups[0]["lr"] == rates[0]
-    # A warm-up to the full rate, and no rise after it.
+    # A warm-up to the full rate, but on VOC with RetinaNet, and no rise after it.
     top = rates.index(max(rates))
-    assert rates[0] < 0.02 * base and rates[top] == pytest.approx(base, rel=0.05)
+    no_warm_up = file.startswith("VOC/retinanet")
+    assert no_warm_up or rates[0] < 0.02 * base
+    assert rates[top] == pytest.approx(base, rel=0.05)
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
-    if file.startswith("COCO/") and "_1x" in file:
-        # 12 epochs of 7,330 iterations (117,266 images in batches of 16), drops after 8 and 11.
-        assert length == 87_960 and cfg.train.eval_period == cfg.train.checkpointer.period == 7_330
-        assert rates[0] == pytest.approx(0.01 * 0.001)  # linear over 500 iterations
-        assert rates[250] == pytest.approx(0.01 * (0.001 + 0.999 / 2), rel=1e-3)
-        drops = [i for i in range(501, length) if rates[i] != rates[i - 1]]
-        assert drops == [58_640, 80_630]
-        for i, rate in [(500, 0.01), (58_639, 0.01), (58_640, 1e-3), (80_629, 1e-3)]:
-            assert rates[i] == pytest.approx(rate, rel=1e-9), i
-        assert rates[80_630] == rates[87_959] == pytest.approx(1e-4, rel=1e-9)
+    key = next((key for key in SCHEDULES if file.startswith(key)), None)
+    assert (key is None) == file.startswith("Digits/")
+    if key is None:
+        return
+    epoch, epochs, drops = SCHEDULES[key]
+    assert length == cfg.train.max_iter == epochs * epoch
+    assert cfg.train.eval_period % epoch == cfg.train.checkpointer.period % epoch == 0
+    if no_warm_up:
+        assert rates[0] == base
+    else:
+        assert rates[0] == pytest.approx(base * 0.001)  # linear over 500 iterations
+        assert rates[250] == pytest.approx(base * (0.001 + 0.999 / 2), rel=1e-3)
+        assert rates[500] == pytest.approx(base, rel=1e-9)
+    found = [i for i in range(501, length) if rates[i] != rates[i - 1]]
+    assert found == [drop * epoch for drop in drops]
+    for i, drop in enumerate(found, start=1):
+        assert rates[drop] == pytest.approx(base * 0.1**i, rel=1e-9)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if ending_of(file)])
@@ -223,7 +262,12 @@ def test_a_variant_differs_from_its_baseline_in_the_losses_only(file):
         for key in {*ours, *theirs}
         if key not in ours or key not in theirs or ours[key] != theirs[key]
     }
-    losses = {k for k in changed if k.startswith(("model.cls_loss.", "model.box_loss."))}
+    holder = ("model.", "model.roi_heads.box_predictor.")
+    losses = {
+        k
+        for k in changed
+        if k.startswith(tuple(f"{h}{n}_loss." for h in holder for n in ("cls", "box")))
+    }
     assert changed - losses == {"train.output_dir"} | ENDINGS[ending]
     assert bool(losses) != (ending == "_test_dev")
 

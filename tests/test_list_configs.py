@@ -28,21 +28,42 @@ def rows(tool):
     ("name", "cells"),
     [
         (
-            "retinanet_R_18_FPN_1x",
+            "COCO/retinanet_R_18_FPN_1x",
             "RetinaNet R-18|COCO 2017 train / val|[800, 1333]|-|-|-|12 epochs|Table 4",
         ),
         (
-            "retinanet_R_50_FPN_1x_600_iou_balanced_loc",
+            "COCO/retinanet_R_50_FPN_1x_600_iou_balanced_loc",
             "RetinaNet R-50|COCO 2017 train / val|[600, 1000]|-|1.5|3.049|12 epochs|Table 2",
         ),
         (
-            "retinanet_X_101_32x4d_FPN_1x_iou_balanced_test_dev",
+            "COCO/retinanet_X_101_32x4d_FPN_1x_iou_balanced_test_dev",
             "RetinaNet X-101-32x4d|COCO 2017 train / test-dev|[800, 1333]|1.5|1.5|auto|12 epochs"
             "|Table 1",
         ),
         (
-            "retinanet_small_iou_balanced",
+            "Digits/retinanet_small_iou_balanced",
             "RetinaNet ResNet 24-32-64-128|digits train / val|128|1.5|1.5|3.049|5 epochs|-",
+        ),
+        (
+            "VOC/ssd300_iou_balanced",
+            "SSD VGG16|VOC 07+12 trainval / 07 test|300|1.5|1.5|auto|120 epochs|Table 5",
+        ),
+        (
+            "VOC/retinanet_R_101_FPN_1x_iou_balanced",
+            "RetinaNet R-101|VOC 07+12 trainval / 07 test|[600, 1000]|1.5|1.5|2.369|12 epochs"
+            "|Table 5",
+        ),
+        (
+            "Cityscapes/retinanet_R_50_FPN",
+            "RetinaNet R-50|Cityscapes train / val|[800-1024, 2048]|-|-|-|64 epochs|Table 6",
+        ),
+        (
+            "COCO/foveabox_R_50_FPN_1x_iou_balanced",
+            "FoveaBox R-50|COCO 2017 train / val|[800, 1333]|1.5|1.5|auto|12 epochs|Table 1",
+        ),
+        (
+            "COCO/faster_rcnn_R_50_FPN_1x_600_iou_balanced",
+            "Faster R-CNN R-50|COCO 2017 train / val|[600, 1000]|1.3|1.5|2.4|12 epochs|Table 7",
         ),
     ],
 )
@@ -57,12 +78,12 @@ def test_each_file_has_a_row_whose_link_leads_to_it(tool):
 
 
 def test_a_person_would_sort_them_so(tool):
-    names = [name for name in rows(tool) if "iou_balanced" not in name and "R_" in name]
-    assert names == [
-        "retinanet_R_18_FPN_1x",
-        "retinanet_R_50_FPN_1x",
-        "retinanet_R_50_FPN_1x_600",
-        "retinanet_R_101_FPN_1x",
+    names = [name for name in rows(tool) if name.startswith("COCO/retinanet_R_")]
+    assert [name for name in names if "iou_balanced" not in name] == [
+        "COCO/retinanet_R_18_FPN_1x",
+        "COCO/retinanet_R_50_FPN_1x",
+        "COCO/retinanet_R_50_FPN_1x_600",
+        "COCO/retinanet_R_101_FPN_1x",
     ]
 
 

@@ -18,27 +18,50 @@ from omegaconf import DictConfig, OmegaConf
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BEGIN, END = "<!-- configs: begin -->", "<!-- configs: end -->"
 HEADER = ("Config", "Model", "Data", "Scale", "eta", "lam", "w_loc", "Schedule", "Paper")
-# Images that training uses, those with a box, of data sets that a config names and does not make.
-TRAIN_IMAGES = {"coco_2017_train": 117_266}
+# Images of training sets that are not made here: those with a box for COCO, all of the others.
+TRAIN_IMAGES = {
+    "coco_2017_train": 117_266,
+    "VOC 07+12 trainval": 16_551,
+    "Cityscapes train": 2_975,
+}
+DATA_NAMES = {"cityscapes": "Cityscapes", "voc": "VOC"}
 
 
 def describe(file: Path) -> tuple[str, ...]:
     """The cells of HEADER for one config; "-" for what it does not have."""
     cfg = LazyConfig.load(str(file))
-    cls_loss = cfg.model.get("cls_loss") or {}
-    box_loss = cfg.model.get("box_loss") or {}
+    losses = _loss_node(cfg.model)
+    cls_loss, box_loss = losses.get("cls_loss") or {}, losses.get("box_loss") or {}
     cells = (
-        f"[{file.stem}](configs/{file.relative_to(CONFIGS).as_posix()})",
+        f"[{_path(file)}](configs/{file.relative_to(CONFIGS).as_posix()})",
         " ".join(x for x in (_detector(cfg.model), _backbone(cfg.model)) if x),
         _data(cfg),
         _scale(cfg),
         cls_loss.get("eta"),
         box_loss.get("lam"),
-        box_loss.get("weight"),
+        _weight(box_loss),
         _schedule(cfg),
         _tables(file),
     )
     return tuple("-" if cell is None else str(cell) for cell in cells)
+
+
+def _loss_node(model: DictConfig) -> DictConfig:
+    """The part of the model that holds the losses: itself, or the box head of an R-CNN."""
+    roi_heads = model.get("roi_heads")
+    if roi_heads is None:
+        return model
+    # Cascade R-CNN has one for each stage, with the same losses.
+    return roi_heads.box_predictors[0] if "box_predictors" in roi_heads else roi_heads.box_predictor
+
+
+def _weight(box_loss) -> str | None:
+    return "Eq. 7" if box_loss.get("normalize") else box_loss.get("weight")
+
+
+def _path(file: Path) -> str:
+    """ "VOC/ssd300": some names occur in several folders."""
+    return file.relative_to(CONFIGS).with_suffix("").as_posix()
 
 
 def _name(target) -> str:
@@ -46,7 +69,11 @@ def _name(target) -> str:
 
 
 def _detector(model: DictConfig) -> str:
-    return _name(model._target_).removeprefix("Balanced")
+    name = _name(model._target_).removeprefix("Balanced")
+    if name != "GeneralizedRCNN":
+        return name
+    cascade = "Cascade " if "box_predictors" in model.roi_heads else ""
+    return f"{cascade}{'Mask' if model.roi_heads.get('mask_head') else 'Faster'} R-CNN"
 
 
 def _backbone(model: DictConfig) -> str | None:
@@ -56,7 +83,8 @@ def _backbone(model: DictConfig) -> str | None:
     if OmegaConf.is_list(stages):
         return f"ResNet {'-'.join(str(stage.out_channels) for stage in stages)}"
     if stages is None or "depth" not in stages:
-        return None if bottom_up is None else _name(bottom_up._target_)
+        name = None if bottom_up is None else _name(bottom_up._target_)
+        return {"SSDVGG": "VGG16"}.get(name, name)
     if "num_groups" in stages and stages.num_groups > 1:
         return f"X-{stages.depth}-{stages.num_groups}x{stages.width_per_group}d"
     return f"R-{stages.depth}"
@@ -74,24 +102,31 @@ def _data(cfg: DictConfig) -> str:
 def _split(names) -> list[str]:
     if isinstance(names, DictConfig):  # a call of a register function
         called = str(names.get("name") or _name(names._target_).removeprefix("register_"))
-        return [called, *([names.split] if "split" in names else [])]
+        years = "+".join(str(year)[-2:] for year in names.get("years", ()))
+        parts = [DATA_NAMES.get(called, called), years, names.get("split")]
+        return [part for part in parts if part]
     if not isinstance(names, str):
         return [" + ".join(names)]
     return names.replace("coco_", "COCO ").replace("_", " ").split()
 
 
 def _scale(cfg: DictConfig) -> str | None:
-    """[short edge, long edge] of the images that the model is trained on, in pixels."""
+    """[short edge, long edge] of the training images, or their side, in pixels."""
     for augmentation in cfg.dataloader.train.mapper.augmentations:
         if "short_edge_length" in augmentation:
-            return f"[{augmentation.short_edge_length}, {augmentation.max_size}]"
+            edge = augmentation.short_edge_length
+            edge = edge if isinstance(edge, int) else "-".join(map(str, edge))
+            return f"[{edge}, {augmentation.max_size}]"
+        if "shape" in augmentation:
+            return str(augmentation.shape[0])
     names = cfg.dataloader.train.dataset.names
     return names.get("image_size") if isinstance(names, DictConfig) else None
 
 
 def _schedule(cfg: DictConfig) -> str:
     names = cfg.dataloader.train.dataset.names
-    images = names.get("num_images") if isinstance(names, DictConfig) else TRAIN_IMAGES.get(names)
+    made = names.get("num_images") if isinstance(names, DictConfig) else None
+    images = made or TRAIN_IMAGES.get(names if isinstance(names, str) else " ".join(_split(names)))
     if not images:
         return f"{cfg.train.max_iter:,} iterations"
     epochs = cfg.train.max_iter * cfg.dataloader.train.total_batch_size / images

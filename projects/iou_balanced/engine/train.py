@@ -164,19 +164,21 @@ def check_config(cfg: DictConfig) -> None:
         raise UserError(
             f"dataloader.train.total_batch_size={total} cannot be shared by {processes} processes"
         )
-    num_classes = cfg.model.get("num_classes")
+    # Of a dense detector, or of an R-CNN.
+    keys = [k for k in ("num_classes", "roi_heads.num_classes") if OmegaConf.select(cfg.model, k)]
     for split in ("train", "test"):
         names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
-        if names is None or num_classes is None:
+        if names is None or not keys:
             continue
+        key, num_classes = f"model.{keys[0]}", OmegaConf.select(cfg.model, keys[0])
         names = instantiate(names)
         for name in [names] if isinstance(names, str) else names:
             classes = MetadataCatalog.get(name).get("thing_classes")
             if classes is not None and len(classes) != num_classes:
                 raise UserError(
                     f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
-                    f"{', ...' if len(classes) > 5 else ''}), but model.num_classes="
-                    f"{num_classes}: give model.num_classes={len(classes)}"
+                    f"{', ...' if len(classes) > 5 else ''}), but {key}="
+                    f"{num_classes}: give {key}={len(classes)}"
                 )
 
 
