@@ -1,119 +1,199 @@
 #!/usr/bin/env python
-"""Loss part of a training step: Detectron2's RetinaNet against ours, interleaved in one run.
+"""Loss part of a training step: Detectron2's detectors against ours, interleaved in one run.
 
-Seconds depend on the machine and its load; the ratios to Detectron2 are what to quote.
+Seconds depend on the machine and its load; the ratios are what to quote. Where Detectron2 has no
+such detector, the first row is ours with plain losses.
 """
 
 import argparse
 import statistics
 import time
+from pathlib import Path
 
 import torch
 from detectron2 import model_zoo
-from detectron2.config import instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
 import iou_balanced
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+PLAIN = dict(eta=None, lam=None, beta=None)
+NUM_CLASSES = 80
 
-def make_losses() -> dict:
-    """Name -> detector; only their `losses` are called, so the backbones do not matter."""
 
-    def build(change=None):
-        model = model_zoo.get_config("common/models/retinanet.py").model
-        model.backbone.bottom_up.stages.depth = 18
-        del model.backbone.bottom_up.stages.stride_in_1x1
-        model.backbone.top_block.in_channels = 512
+def load_model(detector: str):
+    """The LazyConfig of a detector; only its `losses` are called, so weights do not matter."""
+    if detector in ("ssd300", "foveabox"):
+        return LazyConfig.load(str(CONFIGS / f"common/models/{detector}.py")).model
+    if detector == "faster_rcnn":
+        return model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+    model = model_zoo.get_config(f"common/models/{detector}.py").model
+    if detector == "fcos":
+        model.head.norm = ""  # v0.6 fails with the zoo's GN; a head takes no part here
+    return model
+
+
+def make_models(detector: str) -> dict:
+    """Name -> what has `losses`: the detector, or the box head of an R-CNN."""
+    in_detectron2 = detector not in ("ssd300", "foveabox")
+    changes = {"Detectron2": None} if in_detectron2 else {}
+    changes |= {"ours, plain losses": PLAIN, "ours, IoU-balanced": dict(weight=3.0, beta=None)}
+    models = {}
+    for name, change in changes.items():
+        model = load_model(detector)
         if change is not None:
             iou_balanced.balance(model, **change)
-        return instantiate(model).train()
-
-    return {
-        "Detectron2": build(),
-        "ours, plain losses": build(dict(eta=None, lam=None, beta=None)),
-        "ours, IoU-balanced": build(dict(weight=3.049, beta=None)),
-    }
+        model = instantiate(model).train()
+        models[name] = model.roi_heads.box_predictor if detector == "faster_rcnn" else model
+    return models
 
 
-def make_inputs(model, images: int, size: int, objects: int, device: str):
-    """Anchors, predictions and matched labels of `images` square images."""
-    generator = torch.Generator().manual_seed(0)
-    strides = (8, 16, 32, 64, 128)
-    features = [torch.zeros(images, 256, -(-size // s), -(-size // s)) for s in strides]
-    anchors = model.anchor_generator(features)
+def make_objects(images: int, size: int, objects: int) -> list[Instances]:
     instances = []
     for _ in range(images):
-        corner = torch.rand(objects, 2, generator=generator) * size * 0.7
+        corner = torch.rand(objects, 2) * size * 0.7
         boxes = torch.cat([corner, corner + 20 + torch.rand(objects, 2) * size * 0.25], dim=1)
         x = Instances((size, size))
-        x.gt_boxes, x.gt_classes = Boxes(boxes), torch.randint(0, 80, (objects,))
+        x.gt_boxes, x.gt_classes = Boxes(boxes), torch.randint(0, NUM_CLASSES, (objects,))
         instances.append(x)
-    labels, boxes = model.label_anchors(anchors, instances)
-    logits = [torch.randn(images, len(a), 80, generator=generator) - 4 for a in anchors]
-    deltas = [torch.randn(images, len(a), 4, generator=generator) * 0.1 for a in anchors]
-    return (
-        [a.to(device) for a in anchors],
-        [x.to(device).requires_grad_() for x in logits],
-        [x.to(device) for x in labels],
-        [x.to(device).requires_grad_() for x in deltas],
-        [x.to(device) for x in boxes],
-    )
+    return instances
 
 
-def step(model, inputs, device: str) -> tuple[float, float]:
-    """Seconds and peak GPU memory (GiB; NaN on a CPU) of one forward and backward pass."""
-    cuda = device == "cuda"
-    for x in (*inputs[1], *inputs[3]):
+def make_dense_inputs(models: dict, images: int, size: int, objects: int, device: str):
+    """Arguments of each dense detector's `losses`; predictions are shared.
+
+    Returns:
+        Name -> arguments; the tensors that get gradients, logits first; and a line about them.
+    """
+    model = list(models.values())[-1]
+    with torch.no_grad():
+        maps = model.backbone.eval()(torch.zeros(1, 3, size, size))
+    features = [maps[name].expand(images, -1, -1, -1) for name in model.head_in_features]
+    anchors = model.anchor_generator(features)
+    instances = make_objects(images, size, objects)
+    columns = NUM_CLASSES + (type(model).__name__ == "SSD")
+    shape = [(images, len(a)) for a in anchors]
+    logits = [(torch.randn(*s, columns, device=device) - 4).requires_grad_() for s in shape]
+    # Of any sign but for FCOS, whose distances are positive.
+    is_fcos = hasattr(model, "compute_ctrness_targets")
+    deltas = [torch.randn(*s, 4, device=device) * 0.1 + is_fcos for s in shape]
+    deltas = [x.requires_grad_() for x in deltas]
+    more = [[torch.randn(*s, 1, device=device) for s in shape]] if is_fcos else []
+    arguments = {}
+    for name, model in models.items():
+        # In the form that this class gives: v0.6 has Boxes where others have tensors.
+        labels, boxes = model.label_anchors(anchors, instances)
+        on_device = ([x.to(device) for x in values] for values in (anchors, labels, boxes))
+        own_anchors, labels, boxes = on_device
+        arguments[name] = (own_anchors, logits, labels, deltas, boxes, *more)
+    about = f"{sum(len(x) for x in anchors)} anchors x {columns} classes"
+    return arguments, logits, deltas, about
+
+
+def make_head_inputs(models: dict, images: int, size: int, objects: int, device: str):
+    """The same for box heads: 512 proposals an image, a quarter of them positive."""
+    proposals = make_objects(images, size, 512)
+    for x in proposals:
+        x.proposal_boxes = Boxes(x.gt_boxes.tensor + torch.randn(512, 4) * 3)
+        x.gt_classes[128:] = NUM_CLASSES
+    rows = images * 512
+    logits = torch.randn(rows, NUM_CLASSES + 1, device=device, requires_grad=True)
+    deltas = (torch.randn(rows, NUM_CLASSES * 4, device=device) * 0.1).requires_grad_()
+    arguments = ((logits, deltas), [x.to(device) for x in proposals])
+    about = f"{rows} proposals x {NUM_CLASSES + 1} classes"
+    return dict.fromkeys(models, arguments), [logits], [deltas], about
+
+
+def run(model, arguments, leaves) -> None:
+    for x in leaves:
         x.grad = None
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    sum(model.losses(*arguments).values()).backward()
+
+
+def measure(model, arguments, leaves, device: str) -> float:
+    """Seconds of one forward and backward pass of the losses."""
+    if device == "cuda":
         torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
     start = time.perf_counter()
-    sum(model.losses(*inputs).values()).backward()
-    if cuda:
+    run(model, arguments, leaves)
+    if device == "cuda":
         torch.cuda.synchronize()
-    seconds = time.perf_counter() - start
-    peak = (torch.cuda.max_memory_allocated() - before) / 2**30 if cuda else float("nan")
-    return seconds, peak
+    return time.perf_counter() - start
+
+
+def peak_memory(model, arguments, leaves, device: str) -> int:
+    """Bytes that a pass takes at its peak beyond what its arguments hold."""
+    for x in leaves:
+        x.grad = None
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run(model, arguments, leaves)
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        run(model, arguments, leaves)
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        now += event.nbytes()
+        peak = max(peak, now)
+    return peak
+
+
+def benchmark(detector: str, args) -> None:
+    torch.manual_seed(0)
+    size = 300 if detector == "ssd300" else args.size
+    models = make_models(detector)
+    make_inputs = make_head_inputs if detector == "faster_rcnn" else make_dense_inputs
+    arguments, logits, deltas, about = make_inputs(
+        models, args.images, size, args.objects, args.device
+    )
+    leaves = [*logits, *deltas]
+    models = {name: model.to(args.device).train() for name, model in models.items()}
+    seconds, peaks = {name: [] for name in models}, {}
+    with EventStorage():
+        for repeat in range(args.repeats + 3):
+            for name, model in models.items():  # interleaved: a busy machine slows all alike
+                second = measure(model, arguments[name], leaves, args.device)
+                if repeat >= 3:
+                    seconds[name].append(second)
+        for name, model in models.items():
+            peaks[name] = peak_memory(model, arguments[name], leaves, args.device)
+
+    first = next(iter(models))
+    base = statistics.median(seconds[first])
+    unit = sum(x.numel() * x.element_size() for x in logits)
+    rows = []
+    for name in models:
+        median = statistics.median(seconds[name])
+        rows.append([name, median * 1e3, median / base, base / median, peaks[name] / unit])
+    print(
+        f"{detector}: {args.images} images of {size} px, {about}, {args.device}, "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
+    headers = ["losses, forward and backward", "ms", f"of {first}", "times faster", "peak / logits"]
+    print(tabulate(rows, headers=headers, floatfmt=("", ".1f", ".2f", ".1f", ".2f")), end="\n\n")
 
 
 def main() -> None:
+    detectors = ("retinanet", "fcos", "foveabox", "ssd300", "faster_rcnn")
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("detectors", nargs="*", metavar="DETECTOR", help=f"of {detectors}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--size", type=int, default=640, help="side of the images in pixels")
     parser.add_argument("--objects", type=int, default=8, help="in each image")
     parser.add_argument("--repeats", type=int, default=15)
     args = parser.parse_args()
-
-    models = {name: model.to(args.device) for name, model in make_losses().items()}
-    inputs = make_inputs(
-        models["Detectron2"].cpu(), args.images, args.size, args.objects, args.device
-    )
-    models["Detectron2"].to(args.device)
-    measured = {name: [] for name in models}
-    with EventStorage():
-        for repeat in range(args.repeats + 3):
-            for name, model in models.items():  # interleaved: a busy machine slows all alike
-                result = step(model, inputs, args.device)
-                if repeat >= 3:
-                    measured[name].append(result)
-
-    base = statistics.median(t for t, _ in measured["Detectron2"])
-    rows = []
-    for name, results in measured.items():
-        seconds = statistics.median(t for t, _ in results)
-        rows.append([name, seconds * 1e3, seconds / base, base / seconds, results[-1][1]])
-    anchors = sum(len(x) for x in inputs[0])
-    print(
-        f"{args.images} images of {args.size} px, {anchors} anchors x 80 classes, "
-        f"{args.device}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    headers = ["losses, forward and backward", "ms", "of Detectron2", "times faster", "peak GiB"]
-    print(tabulate(rows, headers=headers, floatfmt=("", ".1f", ".2f", ".1f", ".2f")))
+    unknown = set(args.detectors) - set(detectors)
+    if unknown:
+        parser.error(f"unknown detector {sorted(unknown)[0]!r}: choose from {', '.join(detectors)}")
+    for detector in args.detectors or detectors:
+        benchmark(detector, args)
 
 
 if __name__ == "__main__":

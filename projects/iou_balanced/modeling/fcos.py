@@ -11,7 +11,7 @@ from iou_balanced.losses import GIoULoss, SigmoidFocalLoss
 
 from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
-from .positives import Positives, classification_loss, gather_positives, regression_loss
+from .positives import dense_losses, gather_positives
 from .state import warn_if_state_was_lost
 
 
@@ -125,30 +125,23 @@ class BalancedFCOS(FCOS):
             "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr", scalars divided by the
             normaliser.
         """
-        storage = get_event_storage()
         if not self._state_checked:
-            warn_if_state_was_lost(self, storage)
+            warn_if_state_was_lost(self, get_event_storage())
             self._state_checked = True
-        gt_labels = torch.stack(gt_labels)  # (N, R)
-        pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
-        normalizer = self.loss_normalizer(pos_mask.sum())
+        loss_cls, loss_box_reg, num_pos = dense_losses(
+            self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
+        )
+        normalizer = self.loss_normalizer(num_pos)
 
-        positives = gather_positives(
-            pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
-        )
-        storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
-        loss_box_reg, pos_iou = regression_loss(
-            self.cls_loss, self.box_loss, self.box2box_transform, positives
-        )
-        loss_cls = classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou)
+        gt_labels = torch.stack(gt_labels)
+        pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
+        # The one number of centerness in the place of the four of a box.
+        positives = gather_positives(pos_mask, pred_centerness, Boxes.cat(anchors).tensor, gt_boxes)
         loss_centerness = F.binary_cross_entropy_with_logits(
-            torch.cat(pred_centerness, dim=1).squeeze(dim=2)[pos_mask].float(),
-            self.centerness(positives),
+            positives.pred_deltas.squeeze(dim=1).float(),
+            self.centerness(positives.anchors, positives.gt_boxes),
             reduction="sum",
         )
-        w_loc = getattr(self.box_loss, "w_loc", None)
-        if w_loc is not None:
-            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
         return {
             "loss_fcos_cls": loss_cls / normalizer,
             "loss_fcos_loc": loss_box_reg / normalizer,
@@ -156,9 +149,9 @@ class BalancedFCOS(FCOS):
         }
 
     @torch.no_grad()
-    def centerness(self, positives: Positives) -> Tensor:
-        """(P,) in [0, 1], Eq. 3 of arXiv 1904.01355: from the distances to the four sides."""
-        sides = self.box2box_transform.get_deltas(positives.anchors, positives.gt_boxes)
+    def centerness(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
+        """Eq. 3 of arXiv 1904.01355: (P,) in [0, 1] for points (P, 4) in their boxes (P, 4)."""
+        sides = self.box2box_transform.get_deltas(anchors, gt_boxes)
         ratios = [
             pair.min(dim=1).values / pair.max(dim=1).values
             for pair in (sides[:, 0::2], sides[:, 1::2])
