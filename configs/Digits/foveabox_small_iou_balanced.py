@@ -1,0 +1,8 @@
+"""Small FoveaBox on the digits with both IoU-balanced losses."""
+
+from iou_balanced import balance
+
+from .foveabox_small import dataloader, datasets, lr_multiplier, model, optimizer, train
+
+balance(model, eta=1.5, lam=1.5, weight="auto", beta=None)
+train.output_dir = "./output/digits/foveabox_small_iou_balanced"
