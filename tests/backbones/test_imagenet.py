@@ -19,6 +19,8 @@ from detectron2.utils.file_io import PathManager
 from iou_balanced.backbones import (
     IMAGENET_RGB_MEAN,
     IMAGENET_RGB_STD,
+    VGG_RGB_MEAN,
+    VGG_RGB_STD,
     convert_torch_resnet,
     make_resnext_stages,
     register_weights_handler,
@@ -114,6 +116,9 @@ def test_mean_and_deviation_are_those_of_the_weights(tag):
     chosen = torchvision.models.get_weight("ResNet18_Weights.IMAGENET1K_V1").transforms()
     assert [x * 255 for x in chosen.mean] == pytest.approx(IMAGENET_RGB_MEAN)
     assert [x * 255 for x in chosen.std] == pytest.approx(IMAGENET_RGB_STD)
+    vgg = torchvision.models.get_weight("VGG16_Weights.IMAGENET1K_FEATURES").transforms()
+    assert [x * 255 for x in vgg.mean] == pytest.approx(VGG_RGB_MEAN)
+    assert [x * 255 for x in vgg.std] == pytest.approx(VGG_RGB_STD)
 
 
 @pytest.mark.parametrize(
@@ -246,3 +251,49 @@ def test_timm_missing_names_the_package(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match="pip install timm"):
         PathManager.get_local_path("timm://resnext50_32x4d")
+
+
+class FakeVGG(torch.nn.Module):
+    """torchvision's VGG16 as IMAGENET1K_FEATURES, with NaN in its classifier, here a small one."""
+
+    def __init__(self, layout="D", batch_norm=False):
+        super().__init__()
+        torch.manual_seed(4)
+        vgg = torchvision.models.vgg
+        self.features = vgg.make_layers(vgg.cfgs[layout], batch_norm=batch_norm)
+        self.classifier = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        for p in self.classifier.parameters():
+            torch.nn.init.constant_(p, float("nan"))
+
+
+@pytest.fixture
+def ssd300():
+    cfg = load_config(str(CONFIGS / "ssd300.py"), ["model.num_classes=2"])
+    return cfg, instantiate(cfg.model)
+
+
+def test_vgg_loads_into_ssd_and_all_else_starts_anew(cache, monkeypatch, ssd300):
+    source, asked, (cfg, model) = FakeVGG(), [], ssd300
+    get_model = lambda name, *, weights: asked.append((name, weights)) or source  # noqa: E731
+    monkeypatch.setattr(torchvision.models, "get_model", get_model)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    load_initial_weights(Checkpointer(model), cfg)  # refuses to leave one of VGG's layers out
+    assert asked == [("vgg16", "IMAGENET1K_FEATURES")] and len(cached_files(cache[0])) == 1
+    for name, value in model.state_dict().items():
+        _, is_vgg, rest = name.partition("backbone.bottom_up.")
+        assert torch.equal(value, source.state_dict()[rest] if is_vgg else before[name]), name
+    assert sum(k.startswith("backbone.bottom_up.") for k in before) == 2 * 13
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda: FakeVGG("A"), r"lacks \d+ of the backbone's 26 parameters"),  # VGG11
+        (lambda: FakeVGG(batch_norm=True), r"'features\.1\.running_mean': not a VGG without"),
+        (lambda: torchvision.models.resnet18(weights=None), r"lacks 26 of the backbone's 26"),
+    ],
+)
+def test_other_weights_than_vggs_are_refused(cache, monkeypatch, ssd300, source, message):
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, *, weights: source())
+    with pytest.raises(UserError, match=message):
+        load_initial_weights(Checkpointer(ssd300[1]), ssd300[0])

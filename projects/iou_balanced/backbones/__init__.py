@@ -3,15 +3,26 @@
 from .imagenet import (
     IMAGENET_RGB_MEAN,
     IMAGENET_RGB_STD,
+    VGG_RGB_MEAN,
+    VGG_RGB_STD,
     convert_torch_resnet,
+    convert_torch_vgg,
     register_weights_handler,
 )
 from .resnext import make_resnext_stages
+from .vgg import SSDVGG, VGG16, L2Norm, SSDExtraLayers
 
 __all__ = [
     "IMAGENET_RGB_MEAN",
     "IMAGENET_RGB_STD",
+    "SSDVGG",
+    "VGG16",
+    "VGG_RGB_MEAN",
+    "VGG_RGB_STD",
+    "L2Norm",
+    "SSDExtraLayers",
     "convert_torch_resnet",
+    "convert_torch_vgg",
     "make_resnext_stages",
     "register_weights_handler",
 ]

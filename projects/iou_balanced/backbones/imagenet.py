@@ -4,6 +4,9 @@
 "timm://resnext101_32x4d.gluon_in1k": the weights are fetched by that library, renamed, and kept in
 iopath's cache. These models want RGB input in the mean and std below, and have the stride of a
 bottleneck in its 3x3 convolution (`stride_in_1x1=False`).
+
+"torchvision://vgg16/IMAGENET1K_FEATURES" are the weights that SSD starts from. They come from Caffe
+and want RGB input in another mean and without std.
 """
 
 import os
@@ -19,6 +22,8 @@ from iou_balanced.files import write_atomically
 # Of images in 0..255, in RGB order.
 IMAGENET_RGB_MEAN = [123.675, 116.28, 103.53]
 IMAGENET_RGB_STD = [58.395, 57.12, 57.375]
+VGG_RGB_MEAN = [0.48235 * 255, 0.45882 * 255, 0.40784 * 255]
+VGG_RGB_STD = [1.0, 1.0, 1.0]
 
 
 def convert_torch_resnet(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -48,6 +53,33 @@ def convert_torch_resnet(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     return converted
 
 
+def convert_torch_vgg(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Pick the convolutions of a torchvision VGG, which `VGG16` has under the same names.
+
+    Args:
+        state_dict: with names like "features.0.weight".
+
+    Returns:
+        The same without the classifier, of which IMAGENET1K_FEATURES has NaN only.
+
+    Raises:
+        ValueError: a name is none of a VGG without BatchNorm.
+    """
+    converted = {}
+    for name, value in state_dict.items():
+        if name.startswith("classifier."):
+            continue
+        if not re.fullmatch(r"features\.\d+\.(weight|bias)", name):
+            raise ValueError(f"cannot convert {name!r}: not a VGG without BatchNorm")
+        converted[name] = value
+    return converted
+
+
+def _convert(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    is_vgg = any(name.startswith("features.") for name in state_dict)
+    return convert_torch_vgg(state_dict) if is_vgg else convert_torch_resnet(state_dict)
+
+
 class _ImageNetHandler(PathHandler):
     def _get_supported_prefixes(self):
         return ["torchvision://", "timm://"]
@@ -59,7 +91,7 @@ class _ImageNetHandler(PathHandler):
         with file_lock(cached):
             if force or not os.path.exists(cached):
                 weights = {"torchvision": _torchvision, "timm": _timm}[library](name)
-                model = {k: v.numpy() for k, v in convert_torch_resnet(weights).items()}
+                model = {k: v.numpy() for k, v in _convert(weights).items()}
                 # The format of Detectron2's own converted ImageNet weights.
                 content = {"model": model, "__author__": path, "matching_heuristics": True}
                 write_atomically(cached, lambda f: pickle.dump(content, f), mode="wb")

@@ -1,6 +1,7 @@
 """Detectors that take their losses as arguments. Importing this registers them for yaml configs."""
 
 from .convert import balance
+from .default_boxes import DefaultBoxGenerator, match_default_boxes, ssd_box_sizes
 from .fast_rcnn import BalancedFastRCNNOutputLayers
 from .fcos import BalancedFCOS
 from .fovea_targets import FoveaBoxTransform
@@ -9,18 +10,25 @@ from .normalizer import LossNormalizer
 from .rcnn import BalancedGeneralizedRCNN
 from .retinanet import BalancedRetinaNet
 from .rpn import BalancedRPN
+from .ssd import SSD
+from .ssd_head import SSDHead
 from .yacs import add_iou_balanced_config
 
 __all__ = [
+    "SSD",
     "BalancedFCOS",
     "BalancedFastRCNNOutputLayers",
     "BalancedGeneralizedRCNN",
     "BalancedRPN",
     "BalancedRetinaNet",
+    "DefaultBoxGenerator",
     "FoveaBox",
     "FoveaBoxHead",
     "FoveaBoxTransform",
     "LossNormalizer",
+    "SSDHead",
     "add_iou_balanced_config",
     "balance",
+    "match_default_boxes",
+    "ssd_box_sizes",
 ]

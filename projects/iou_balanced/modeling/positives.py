@@ -108,7 +108,7 @@ def dense_losses(
     gt_labels: list[Tensor],
     pred_deltas: list[Tensor],
     gt_boxes: list[Tensor],
-    classify: Callable = call_loss,
+    classify: Callable = classification_loss,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The two losses of a dense detector as sums, before any normaliser.
 
@@ -119,8 +119,7 @@ def dense_losses(
         anchors: one a level, Ri boxes each.
         pred_logits, pred_deltas: one a level, (N, Ri, K) and (N, Ri, 4).
         gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
-        classify: gives the classification loss from `cls_loss`, logits (N, R, K), labels (N, R)
-            and the positives' IoU (P,) or None. By default it just calls the loss.
+        classify: called like `classification_loss`, the default.
 
     Returns:
         The classification loss, the box loss and the number of positives; scalars.
@@ -133,7 +132,7 @@ def dense_losses(
     loss_box_reg, pos_iou = regression_loss(
         detector.cls_loss, detector.box_loss, detector.box2box_transform, positives
     )
-    loss_cls = classify(detector.cls_loss, torch.cat(pred_logits, dim=1), gt_labels, pos_iou)
+    loss_cls = classify(detector.cls_loss, pred_logits, gt_labels, pos_iou)
     w_loc = getattr(detector.box_loss, "w_loc", None)
     if w_loc is not None:
         storage.put_scalar("w_loc", w_loc, smoothing_hint=False)

@@ -1,0 +1,8 @@
+"""ssd512 with both IoU-balanced losses (Table 1)."""
+
+from iou_balanced import balance
+
+from .ssd512 import dataloader, datasets, lr_multiplier, model, optimizer, train
+
+balance(model, eta=1.5, lam=1.5, weight="auto", beta=None)
+train.output_dir = "./output/ssd512_iou_balanced"
