@@ -58,9 +58,13 @@ def build(config):
 
 
 def training_step(model, batch):
-    """Losses by name, with gradients left in the parameters."""
+    """Losses by name, with gradients left in the parameters.
+
+    What a model draws at random, as an R-CNN does its samples, is the same in every step.
+    """
     model.zero_grad(set_to_none=True)
-    with EventStorage():
+    with EventStorage(), torch.random.fork_rng():
+        torch.manual_seed(11)
         losses = model(batch)
     sum(losses.values()).backward()
     return losses
@@ -188,7 +192,11 @@ class DetectorMixin:
         ours.load_state_dict(stock.state_dict())
         batch = [{"image": make_input()["image"], "height": 192, "width": 224}]
         for x in (ours, stock):
-            x.test_score_thresh = 0.0
+            # Of the detector itself, or of the box heads of an R-CNN.
+            filters = [m for m in x.modules() if hasattr(m, "test_score_thresh")]
+            assert filters
+            for module in filters:
+                module.test_score_thresh = 0.0
         with torch.no_grad():
             (a,), (b,) = ours(batch), stock(batch)
         a, b = a["instances"], b["instances"]
