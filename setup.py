@@ -9,10 +9,19 @@ INIT = Path(__file__).parent / "projects" / "iou_balanced" / "__init__.py"
 
 # timm requires torch and torchvision, so it may stand in extras only.
 EXTRAS = {
+    "cityscapes": ["cityscapesScripts"],
     "demo": ["scikit-learn", "matplotlib"],
     "fast-eval": ["faster-coco-eval"],
     "timm": ["timm"],
-    "dev": ["pytest", "ruff", "faster-coco-eval", "timm", "scikit-learn", "matplotlib"],
+    "dev": [
+        "pytest",
+        "ruff",
+        "cityscapesScripts",
+        "faster-coco-eval",
+        "timm",
+        "scikit-learn",
+        "matplotlib",
+    ],
 }
 
 setup(

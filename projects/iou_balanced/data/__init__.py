@@ -4,16 +4,29 @@ Each returns the name of the data set, so that a LazyConfig can have the call wh
 `names=L(register_voc_dir)(root="...", split="train")`.
 """
 
+from .augmentations import MinIoURandomCrop, RandomExpand
+from .cityscapes import export_cityscapes, register_cityscapes
 from .coco_json import register_coco_json
 from .digits import generate_digits, register_digits
+from .mapper import BoxAwareDatasetMapper
+from .photometric import PhotometricDistortion
 from .validation import Findings, validate_dataset_dicts
 from .voc import register_voc_dir, voc_class_names
+from .voc_challenge import VOC_CLASSES, register_voc
 
 __all__ = [
+    "VOC_CLASSES",
+    "BoxAwareDatasetMapper",
     "Findings",
+    "MinIoURandomCrop",
+    "PhotometricDistortion",
+    "RandomExpand",
+    "export_cityscapes",
     "generate_digits",
+    "register_cityscapes",
     "register_coco_json",
     "register_digits",
+    "register_voc",
     "register_voc_dir",
     "validate_dataset_dicts",
     "voc_class_names",

@@ -27,6 +27,7 @@ def register_voc_dir(
     split: str,
     name: str | None = None,
     class_names: Sequence[str] | None = None,
+    difficult: str = "keep",
     on_invalid: str = "drop",
 ) -> str:
     """Register a folder in VOC format and return the data set's name.
@@ -37,31 +38,36 @@ def register_voc_dir(
     subtracted from xmin and ymin). `image_id` is the line in the split file, from 1, because fast
     COCO evaluation takes numbers only; "voc_id" is the stem. An annotation has "difficult" (0, 1).
 
-    Nothing but class names is read before Detectron2 asks for the data. For evaluation Detectron2
-    converts what is then loaded to COCO JSON, so dropped boxes are missing there too, and
-    difficult ones count like any other.
+    Nothing but class names is read before Detectron2 asks for the data. For COCO evaluation
+    Detectron2 converts what is then loaded to COCO JSON, so dropped boxes are missing there too,
+    and difficult ones count like any other. `VOCDetectionEvaluator` treats them as the challenge
+    does.
 
     Args:
         root: the folder.
         split: a name in ImageSets/Main, without .txt.
-        name: default: the folder's name and the split, such as "bccd_train".
+        name: default: the folder's name and the split, such as "bccd_train"; with
+            "_without_difficult" where those are dropped.
         class_names: default: all that occur in Annotations, of whatever split, sorted.
+        difficult: "keep", or "drop" to leave difficult objects out, for training.
         on_invalid: "drop" or "error", see `iou_balanced.data.validation`.
 
     Raises:
         FileNotFoundError: the folder, its Annotations or the split is missing.
-        ValueError: no classes; the name means another data set; a bad on_invalid. When the data is
-            loaded: invalid data with on_invalid="error".
+        ValueError: no classes; the name means another data set; a bad difficult or on_invalid. When
+            the data is loaded: invalid data with on_invalid="error".
     """
     # str() and abspath: arguments may come from a config, and "a/" and "./a" are one folder
     root, split = os.path.abspath(os.path.expanduser(str(root))), str(split)
     class_names = as_class_names(class_names)
-    name = str(name) if name else f"{os.path.basename(root)}_{split}"
+    suffix = name_suffix(difficult)
+    name = str(name) if name else f"{os.path.basename(root)}_{split}{suffix}"
     arguments = {
         "function": "register_voc_dir",
         "root": root,
         "split": split,
         "class_names": class_names,
+        "difficult": difficult,
         "on_invalid": on_invalid,
     }
     if already_registered(name, arguments):
@@ -70,7 +76,7 @@ def register_voc_dir(
     _check_layout(root, split)
     classes = class_names or voc_class_names(root)
     load = CheckedLoader(
-        partial(_load, root, split, classes),
+        partial(load_voc_split, root, split, classes, difficult),
         name=name,
         class_names=classes,
         on_invalid=on_invalid,
@@ -81,6 +87,7 @@ def register_voc_dir(
         "evaluator_type": "coco",
         "dirname": root,
         "split": split,
+        "difficult": difficult,
         "image_root": os.path.join(root, "JPEGImages"),
     }
     return register(name, arguments, load, metadata)
@@ -116,7 +123,7 @@ def _check_layout(root: str, split: str) -> None:
                 f"{folder} is not a folder; a VOC data set has Annotations, ImageSets/Main and "
                 "JPEGImages"
             )
-    file = _split_file(root, split)
+    file = split_file(root, split)
     if not os.path.isfile(file):
         folder = os.path.dirname(file)
         found = os.listdir(folder) if os.path.isdir(folder) else []
@@ -124,23 +131,52 @@ def _check_layout(root: str, split: str) -> None:
         raise FileNotFoundError(f"split {split!r}: {file} does not exist; splits there: {splits}")
 
 
-def _split_file(root: str, split: str) -> str:
+def split_file(root: str, split: str) -> str:
+    """The file that lists the images of a split."""
     return os.path.join(root, "ImageSets", "Main", split + ".txt")
 
 
-def _load(root: str, split: str, class_names: list[str]) -> tuple[list[dict], Findings]:
-    """The raw dicts of a split, boxes unchecked, and what is wrong with its files."""
-    findings = Findings()
+def name_suffix(difficult: str) -> str:
+    """What tells the name of a data set without its difficult objects from that with them.
+
+    Raises:
+        ValueError: `difficult` is neither "keep" nor "drop".
+    """
+    if difficult not in ("keep", "drop"):
+        raise ValueError(
+            f"Expected argument `difficult` to be 'keep' or 'drop', but got {difficult!r}"
+        )
+    return "_without_difficult" if difficult == "drop" else ""
+
+
+def read_split(root: str, split: str) -> list[tuple[int, str]]:
+    """(number of its line, from 1, stem) of each image of a split."""
+    with open(split_file(root, split), encoding="utf-8-sig") as f:
+        return [(line, text.strip()) for line, text in enumerate(f, start=1) if text.strip()]
+
+
+def load_voc_split(
+    root: str,
+    split: str,
+    class_names: Sequence[str],
+    difficult: str = "keep",
+    findings: Findings | None = None,
+) -> tuple[list[dict], Findings]:
+    """The raw dicts of a split, boxes unchecked, and what is wrong with its files.
+
+    `findings` are those of other splits, to go on with.
+    """
+    findings = Findings() if findings is None else findings
     images = _image_index(os.path.join(root, "JPEGImages"))
-    with open(_split_file(root, split), encoding="utf-8-sig") as f:
-        stems = [line.strip() for line in f]
     class_ids = {c: i for i, c in enumerate(class_names)}
     dicts = []
-    for line, stem in enumerate(stems, start=1):
-        if stem:
-            record = _load_image(root, stem, line, images, class_ids, findings)
-            if record is not None:
-                dicts.append(record)
+    for line, stem in read_split(root, split):
+        record = _load_image(root, stem, line, images, class_ids, findings)
+        if record is not None:
+            dicts.append(record)
+    if difficult == "drop":
+        for record in dicts:
+            record["annotations"] = [a for a in record["annotations"] if not a["difficult"]]
     return dicts, findings
 
 
@@ -181,7 +217,7 @@ def _load_image(
         )
         return None
     try:
-        width, height = _image_size(path)
+        width, height = image_size(path)
     except OSError as e:
         findings.add("missing_image", f"{path}: cannot be read ({e})")
         return None
@@ -217,7 +253,7 @@ def _load_image(
     }
 
 
-def _image_size(path: str) -> tuple[int, int]:
+def image_size(path: str) -> tuple[int, int]:
     """(width, height) in pixels as Detectron2 reads the image, that is, turned as EXIF says."""
     with Image.open(path) as image:
         width, height = image.size

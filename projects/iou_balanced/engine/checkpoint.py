@@ -7,6 +7,7 @@ from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from .class_mapping import class_mapping_of
 from .config import all_keys
 from .errors import UserError
 
@@ -17,8 +18,11 @@ class Checkpointer(DetectionCheckpointer):
     """Detectron2's, which remembers what it could not match in `incompatible`."""
 
     incompatible = None
+    class_mapping = None  # applied to what is loaded while it is set
 
     def _load_model(self, checkpoint):
+        if self.class_mapping is not None:
+            checkpoint["model"] = self.class_mapping.apply(self.model, checkpoint["model"])
         self.incompatible = super()._load_model(checkpoint)
         return self.incompatible
 
@@ -33,9 +37,11 @@ class Checkpointer(DetectionCheckpointer):
 def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
     """Load train.init_checkpoint into the model, and nothing but the model.
 
+    With train.init_classes the rows of the classes in it go to those of the same name here.
+
     Raises:
-        UserError: the file cannot be had or does not fit the backbone; or there is none, and
-            the model has frozen layers that would keep random values.
+        UserError: the file cannot be had or does not fit the backbone or train.init_classes; or
+            there is none, and the model has frozen layers that would keep random values.
     """
     path = cfg.train.init_checkpoint
     model = checkpointer.model
@@ -43,7 +49,11 @@ def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
         _check_scratch(model, cfg)
         logger.info("train.init_checkpoint is empty: training from scratch")
         return
-    _load(checkpointer, cfg)
+    checkpointer.class_mapping = class_mapping_of(cfg)
+    try:
+        _load(checkpointer, cfg)
+    finally:
+        checkpointer.class_mapping = None  # a resumed run has its own classifier
     backbone = getattr(getattr(model, "module", model), "backbone", None)
     bottom_up = hasattr(backbone, "bottom_up")  # an FPN on top is new in ImageNet weights
     backbone = backbone.bottom_up if bottom_up else backbone

@@ -15,6 +15,9 @@ from .errors import UserError
 TRAIN_DEFAULTS = {
     "output_dir": "./output",
     "init_checkpoint": "",
+    # The classes of the classifier in init_checkpoint, a data set's name or a list of names: its
+    # rows for classes of the same names are taken over. None: it is loaded only where it fits.
+    "init_classes": None,
     "max_iter": 90000,
     "amp": {"enabled": False, "dtype": "auto"},
     "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},

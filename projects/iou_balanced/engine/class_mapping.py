@@ -1,0 +1,204 @@
+"""A classifier that was trained on other classes: its rows for the classes that are the same.
+
+Letters: K foreground classes, A anchors of a location (1 in a box head). A classifier with softmax
+has one more row for each anchor, the last, which is background; B is 1 then, else 0.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from detectron2.config import instantiate
+from detectron2.data import MetadataCatalog
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from .errors import UserError
+
+__all__ = ["ClassMapping", "class_mapping_of"]
+
+logger = logging.getLogger(__name__)
+
+
+class ClassMapping:
+    """Fits the class-wise rows of a checkpoint to a model of other classes, by the classes' names.
+
+    Class-wise are the layers `cls_score` of every module that has a `bbox_pred` as well, as the
+    heads of RetinaNet, FCOS and SSD and the predictors of the R-CNNs have, one layer or a list;
+    and `bbox_pred` itself where it has four rows for each class.
+    """
+
+    def __init__(self, *, source: Sequence[str], target: Sequence[str]):
+        """
+        Args:
+            source: the checkpoint's classes, in the order of their rows.
+            target: the model's, likewise.
+        """
+        self.source, self.target = list(source), list(target)
+        # (row of the model, row of the checkpoint) of each class that both have
+        self.shared = [
+            (i, self.source.index(name)) for i, name in enumerate(target) if name in self.source
+        ]
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module, state: Mapping) -> dict:
+        """Returns `state`, a checkpoint's names and tensors, with the class-wise ones replaced.
+
+        In these the rows of shared classes and of background are the checkpoint's, and the others
+        the model's present ones, a prior in the bias included. What became of each row is logged.
+
+        Raises:
+            UserError: it cannot be told which row belongs to which class.
+        """
+        state = dict(state)
+        prefix = "module." if state and all(k.startswith("module.") for k in state) else ""
+        found, mapped = False, []
+        for layer in _class_wise_layers(model, len(self.target)):
+            found = True
+            for name in (f"{layer.name}.weight", f"{layer.name}.bias"):
+                own = dict(layer.module.named_parameters()).get(name.rsplit(".", 1)[-1])
+                if own is None or prefix + name not in state:
+                    continue
+                if layer.inner == 4 == len(own) == len(state[prefix + name]):
+                    continue  # one box for all classes there, and the only class's here
+                state[prefix + name] = self._mapped(name, layer, own, state[prefix + name])
+                mapped.append(name)
+        if not found:
+            raise UserError(
+                "train.init_classes is set, but the model has no classifier that could be mapped: "
+                "no module has both cls_score and bbox_pred. Give train.init_classes=null"
+            )
+        self._report(mapped)
+        return state
+
+    def _mapped(self, name: str, layer: "_Layer", own: Tensor, theirs) -> Tensor:
+        theirs = torch.as_tensor(theirs)
+        outer, inner, background = layer.outer, layer.inner, layer.background
+        expected = (outer * (len(self.source) + background) * inner, *own.shape[1:])
+        if tuple(theirs.shape) != expected:
+            raise UserError(
+                f"{name} has the shape {tuple(theirs.shape)} in train.init_checkpoint, but the "
+                f"{len(self.source)} classes of train.init_classes ({', '.join(self.source[:3])}, "
+                f"...) make it {expected} ({outer} x ({len(self.source)} classes + {background} "
+                f"background) x {inner} rows): were these the classes that it was trained on, and "
+                "with this kind of head?"
+            )
+        pairs = [*self.shared, *([(len(self.target), len(self.source))] if background else [])]
+        to, by = ([pair[i] for pair in pairs] for i in (0, 1))
+        result = own.detach().clone()
+        shape = (outer, -1, inner, *own.shape[1:])  # the second is the class
+        result.view(shape)[:, to] = theirs.to(result).reshape(shape)[:, by]
+        return result
+
+    def _report(self, mapped: list[str]) -> None:
+        if not mapped:
+            logger.warning(
+                "train.init_classes: the checkpoint has no classifier, so no row of it is mapped; "
+                "all %d classes start fresh.",
+                len(self.target),
+            )
+            return
+        rows = [f"{self.target[i]} ({i} from {j})" for i, j in self.shared]
+        taken = {i for i, _ in self.shared}
+        fresh = [name for i, name in enumerate(self.target) if i not in taken]
+        logger.log(
+            logging.INFO if rows else logging.WARNING,
+            "train.init_classes: in %s, the rows of %d of %d classes are the checkpoint's: %s. "
+            "Starting fresh: %s. Of the checkpoint's %d classes, %d are not used.",
+            ", ".join(mapped),
+            len(rows),
+            len(self.target),
+            ", ".join(rows) or "none",
+            ", ".join(fresh) or "none",
+            len(self.source),
+            len(self.source) - len(rows),
+        )
+
+
+def class_mapping_of(cfg: DictConfig) -> ClassMapping | None:
+    """The mapping from train.init_classes to the classes of the training set; None without it.
+
+    Raises:
+        UserError: no such data set, or one whose classes are not known; or a name occurs twice.
+    """
+    source = cfg.train.get("init_classes")
+    if source is None:
+        return None
+    names = instantiate(OmegaConf.select(cfg, "dataloader.train.dataset.names"))
+    name = names if isinstance(names, str) or not names else names[0]
+    target = _thing_classes(name, "dataloader.train.dataset.names")
+    if isinstance(source, str):
+        source = _thing_classes(source, "train.init_classes")
+    elif not OmegaConf.is_list(source):
+        raise UserError(
+            "train.init_classes has to be a data set's name or a list of class names, but is "
+            f"{source!r}"
+        )
+    source = [str(name) for name in source]
+    twice = sorted({name for name in source if source.count(name) > 1})
+    if twice:
+        raise UserError(f"train.init_classes has {', '.join(twice)} more than once")
+    return ClassMapping(source=source, target=target)
+
+
+def _thing_classes(name: str, key: str) -> list[str]:
+    classes = MetadataCatalog.get(name).get("thing_classes") if name in MetadataCatalog else None
+    if not classes:
+        raise UserError(
+            f"{key}={name}: no data set with known classes has this name; train.init_classes may "
+            "also be a list of the names: train.init_classes='[person,car]'"
+        )
+    return list(classes)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer whose rows are numbered (outer, class or background, inner)."""
+
+    name: str
+    module: nn.Module
+    outer: int
+    inner: int
+    background: int  # B
+
+
+def _class_wise_layers(model: nn.Module, num_classes: int) -> Iterator[_Layer]:
+    for name, head in model.named_modules():
+        scores, boxes = getattr(head, "cls_score", None), getattr(head, "bbox_pred", None)
+        if not isinstance(scores, nn.Module) or not isinstance(boxes, nn.Module):
+            continue
+        prefix = f"{name}." if name else ""
+        for end, score, box in _pairs(scores, boxes):
+            yield from _layers_of_pair(prefix, end, score, box, num_classes)
+
+
+def _pairs(scores: nn.Module, boxes: nn.Module) -> list[tuple[str, nn.Module, nn.Module]]:
+    """(end of the name, classifier, regressor), of each level where they are lists."""
+    if isinstance(scores, nn.ModuleList) and isinstance(boxes, nn.ModuleList):
+        return [(f".{i}", s, b) for i, (s, b) in enumerate(zip(scores, boxes, strict=True))]
+    return [("", scores, boxes)]
+
+
+def _layers_of_pair(
+    prefix: str, end: str, score: nn.Module, box: nn.Module, num_classes: int
+) -> Iterator[_Layer]:
+    name, box_name = f"{prefix}cls_score{end}", f"{prefix}bbox_pred{end}"
+    rows, box_rows = (
+        len(m.weight) if isinstance(getattr(m, "weight", None), Tensor) else 0 for m in (score, box)
+    )
+    # A convolution has four box rows for each anchor. A linear layer has one anchor, and four rows
+    # for it or for each class.
+    of_classes = isinstance(box, nn.Linear) and box_rows == 4 * num_classes
+    num_anchors = 1 if of_classes else box_rows // 4
+    for background in (0, 1):
+        if box_rows and box_rows % 4 == 0 and rows == num_anchors * (num_classes + background):
+            yield _Layer(name, score, num_anchors, 1, background)
+            if of_classes:
+                yield _Layer(box_name, box, 1, 4, 0)
+            return
+    raise UserError(
+        f"train.init_classes is set, but it cannot be told which of the {rows} rows of {name} "
+        f"belong to which of the {num_classes} classes: {box_name} has {box_rows} rows. Give "
+        "train.init_classes=null"
+    )
