@@ -2,14 +2,16 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import LazyCall, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog, get_detection_dataset_dicts
 from detectron2.evaluation import COCOEvaluator
-from detectron2.structures import BoxMode
+from detectron2.structures import Boxes, BoxMode, Instances
 from omegaconf import ListConfig
 from PIL import Image
 
 from iou_balanced.data import register_voc_dir
+from iou_balanced.evaluation import VOCDetectionEvaluator
 
 # Real blood cells, kept beside the repository where somebody put them there.
 BCCD = Path(__file__).resolve().parents[3] / "shared" / "data" / "bccd"
@@ -195,3 +197,25 @@ def test_blood_cells(caplog):
     assert "BloodImage_00343.xml, box 3: (180, 328, 181, 329)" in summaries[0]
     assert "'bccd_val', number of findings: 1\n" in summaries[1]
     assert "BloodImage_00338.xml, box 12: (503, 336, 504, 337)" in summaries[1]
+
+
+@pytest.mark.skipif(not BCCD.is_dir(), reason="no shared/data/bccd beside the repository")
+def test_blood_cells_by_the_challenges_metrics():
+    # All that is there is found, but for the red cells of every second image.
+    evaluator = VOCDetectionEvaluator(register_voc_dir(root=str(BCCD), split="test"))
+    images = DatasetCatalog.get("bccd_test")
+    red = sum(a["category_id"] == 1 for x in images for a in x["annotations"])
+    found_red = 0
+    for x in images:
+        found = [a for a in x["annotations"] if a["category_id"] != 1 or x["image_id"] % 2]
+        found_red += sum(a["category_id"] == 1 for a in found)
+        instances = Instances((x["height"], x["width"]))
+        instances.pred_boxes = Boxes(torch.tensor([a["bbox"] for a in found]).reshape(-1, 4))
+        instances.scores = torch.full((len(found),), 0.5)
+        instances.pred_classes = torch.tensor([a["category_id"] for a in found]).long()
+        evaluator.process([x], [{"instances": instances}])
+    results = evaluator.evaluate()["bbox_area"]
+    assert 0.3 < found_red / red < 0.7
+    assert results["AP-Platelets"] == results["AP-WBC"] == pytest.approx(100)
+    assert results["AP-RBC"] == pytest.approx(100 * found_red / red)
+    assert results["AP90"] == pytest.approx((200 + results["AP-RBC"]) / 3)

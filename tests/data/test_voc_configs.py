@@ -152,7 +152,7 @@ def test_missing_data_is_said_before_training_starts(voc):
     cfg = load(R50)
     cfg.train.device = "cpu"
     (voc / "sets/VOCdevkit/VOC2007/ImageSets/Main/test.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"(?s)VOC2007/ImageSets/Main/test.txt.*VOCtest_06"):
+    with pytest.raises(UserError, match=r"(?s)VOC2007/ImageSets/Main/test.txt.*VOCtest_06"):
         check_config(cfg)
 
 

@@ -134,3 +134,14 @@ def test_the_best_value_survives_a_resume(tmp_path):
     main(make_args(opts=[*opts, "train.max_iter=5"], resume=True))
     assert os.stat(tmp_path / "model_best.pth").st_mtime_ns == stamp
     assert json.loads(path.read_text())["value"] == 100.0
+
+
+def test_a_finished_run_goes_on_with_more_iterations(tmp_path):
+    opts = [f"train.output_dir={tmp_path / 'run'}", "train.eval_period=2", "train.seed=0"]
+    main(make_args(opts=[*opts, "train.max_iter=2"]))
+    assert (tmp_path / "run/model_best.pth").exists()
+    main(make_args(opts=[*opts, "train.max_iter=4"], resume=True))
+    # Iterations count from 0; none is left out and none is done twice.
+    lines = (tmp_path / "run/metrics.json").read_text().splitlines()
+    trained = [r["iteration"] for r in map(json.loads, lines) if "total_loss" in r]
+    assert trained == [0, 1, 2, 3]

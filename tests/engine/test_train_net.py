@@ -1,6 +1,9 @@
 """tools/train_net.py as a user runs it."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 from detectron2.checkpoint import DetectionCheckpointer
@@ -10,8 +13,9 @@ from detectron2.evaluation import inference_on_dataset
 from omegaconf import OmegaConf
 
 from iou_balanced.engine import UserError, do_test, main
+from iou_balanced.engine.train import check_config
 
-from .helpers import BASELINE, TINY, make_args, read_metrics, tiny_config, train_net
+from .helpers import BASELINE, ROOT, TINY, make_args, read_metrics, tiny_config, train_net
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,32 @@ def test_mistakes_are_one_line_without_a_traceback():
         "model.cls_loss.eta?"
     )
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "config, said",
+    [
+        ("VOC/retinanet_R_50_FPN_1x.py", r"VOC2007.*VOCtrainval_06-Nov-2007\.tar"),
+        ("COCO/retinanet_R_50_FPN_1x.py", r"instances_train2017\.json does not exist.*cocodataset"),
+    ],
+)
+def test_a_missing_data_set_is_one_message_that_says_how_to_get_it(
+    config, said, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file"]
+    command += [str(ROOT / "configs" / config), "train.device=cpu", f"train.output_dir={tmp_path}"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert re.search(f"(?s)error: .*{said}", result.stderr), result.stderr
+
+
+def test_evaluation_does_not_ask_for_the_training_set():
+    cfg = tiny_config()
+    cfg.datasets.train = "nowhere_train"
+    with pytest.raises(UserError, match="there is no data set 'nowhere_train'"):
+        check_config(cfg)
+    check_config(cfg, eval_only=True)
 
 
 def test_the_number_of_classes_is_compared_with_the_data(tmp_path):

@@ -10,6 +10,7 @@ from .ssd300 import model
 
 # The shape of ResNet-18, narrower, with trainable BatchNorm.
 _widths = (32, 64, 96, 128)
+_blocks = (1, 4, 2, 2)
 _extra = 128
 
 model.backbone = L(SSDExtraLayers)(
@@ -18,13 +19,13 @@ model.backbone = L(SSDExtraLayers)(
         stages=[
             L(ResNet.make_stage)(
                 block_class=BasicBlock,
-                num_blocks=2,
-                stride_per_block=[1 if i == 0 else 2, 1],
+                num_blocks=blocks,
+                stride_per_block=[1 if i == 0 else 2] + [1] * (blocks - 1),
                 in_channels=_widths[max(i - 1, 0)],
                 out_channels=width,
                 norm="BN",
             )
-            for i, width in enumerate(_widths)
+            for i, (width, blocks) in enumerate(zip(_widths, _blocks, strict=True))
         ],
         out_features=["res3", "res4", "res5"],
     ),

@@ -81,6 +81,15 @@ class BestCheckpointer(hooks.BestCheckpointer):
                     f,
                 )
 
+    def after_train(self) -> None:
+        super().after_train()
+        # Saved after the loop, it says one iteration too many: a run that is given more of them
+        # goes on from the last regular checkpoint.
+        name = "model_final.pth"
+        checkpointer = self._checkpointer
+        if PathManager.isfile(os.path.join(checkpointer.save_dir, name)):
+            checkpointer.tag_last_checkpoint(name)
+
     def _json_path(self) -> str:
         return os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.json")
 

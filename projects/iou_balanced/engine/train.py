@@ -9,7 +9,7 @@ import sys
 
 import torch
 from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
@@ -128,7 +128,7 @@ def main(args) -> dict:
     cfg = load_config(args.config_file, args.opts)
     # Detectron2 sets up its own logger only.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
-    check_config(cfg)
+    check_config(cfg, eval_only=args.eval_only)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
     with _kept_config(cfg.train.output_dir, args.eval_only):
         default_setup(cfg, args)
@@ -147,12 +147,15 @@ def main(args) -> dict:
     return results
 
 
-def check_config(cfg: DictConfig) -> None:
+def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     """Refuse what would fail later and less clearly.
 
+    Args:
+        eval_only: leaves the training set aside: it need not be on this machine.
+
     Raises:
-        UserError: no such device; a batch that the processes cannot share; or the data set's
-            classes are not as many as the model's.
+        UserError: no such device; a batch that the processes cannot share; a data set that is not
+            there; or its classes are not as many as the model's.
     """
     if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
@@ -164,22 +167,49 @@ def check_config(cfg: DictConfig) -> None:
         raise UserError(
             f"dataloader.train.total_batch_size={total} cannot be shared by {processes} processes"
         )
+    for split in ("test",) if eval_only else ("train", "test"):
+        names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
+        if names is None:
+            continue
+        try:
+            names = instantiate(names)
+        except FileNotFoundError as e:  # the register functions say what is missing
+            raise UserError(str(e)) from e
+        for name in [names] if isinstance(names, str) else names:
+            _check_data_set(name, cfg)
+
+
+def _check_data_set(name: str, cfg: DictConfig) -> None:
+    if name not in DatasetCatalog:
+        raise UserError(
+            f"there is no data set {name!r}: give a name of Detectron2's, or a call of one of "
+            "iou_balanced.data's register functions (datasets.train._target_=...)"
+        )
+    metadata = MetadataCatalog.get(name)
+    for key in ("json_file", "image_root"):  # of COCO and what is stored like it
+        path = metadata.get(key)
+        if path is not None and "://" not in str(path) and not os.path.exists(path):
+            hint = ""
+            if name.startswith("coco_2017"):
+                hint = (
+                    " COCO 2017 (train2017.zip, val2017.zip, annotations_trainval2017.zip; for "
+                    "test-dev test2017.zip and image_info_test2017.zip) is at "
+                    "https://cocodataset.org/#download and belongs below the folder coco in "
+                    "$DETECTRON2_DATASETS (default: datasets)."
+                )
+            raise UserError(f"data set {name}: {os.path.abspath(path)} does not exist.{hint}")
     # Of a dense detector, or of an R-CNN.
     keys = [k for k in ("num_classes", "roi_heads.num_classes") if OmegaConf.select(cfg.model, k)]
-    for split in ("train", "test"):
-        names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
-        if names is None or not keys:
-            continue
-        key, num_classes = f"model.{keys[0]}", OmegaConf.select(cfg.model, keys[0])
-        names = instantiate(names)
-        for name in [names] if isinstance(names, str) else names:
-            classes = MetadataCatalog.get(name).get("thing_classes")
-            if classes is not None and len(classes) != num_classes:
-                raise UserError(
-                    f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
-                    f"{', ...' if len(classes) > 5 else ''}), but {key}="
-                    f"{num_classes}: give {key}={len(classes)}"
-                )
+    classes = metadata.get("thing_classes")
+    if not keys or classes is None:
+        return
+    num_classes = OmegaConf.select(cfg.model, keys[0])
+    if len(classes) != num_classes:
+        raise UserError(
+            f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
+            f"{', ...' if len(classes) > 5 else ''}), but model.{keys[0]}={num_classes}: give "
+            f"model.{keys[0]}={len(classes)}"
+        )
 
 
 def wrap_distributed(model: torch.nn.Module, cfg: DictConfig) -> torch.nn.Module:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.modeling.anchor_generator import BufferList
-from detectron2.structures import Boxes, pairwise_iou
+from detectron2.structures import Boxes
 from torch import Tensor, nn
 
 # The authors' code takes less for no overlap.
@@ -202,7 +202,7 @@ def match_images(
     pending = []
     for boxes, found in zip(gt_boxes, matches, strict=True):
         if len(boxes) and len(default_boxes):
-            iou = pairwise_iou(Boxes(boxes), Boxes(default_boxes))  # (G, R)
+            iou = _pairwise_iou(boxes, default_boxes)
             best_iou, best_object = iou.max(dim=0)
             found[:-1] = torch.where(best_iou >= iou_threshold, best_object, -1)
             own_iou, own_box = iou.max(dim=1)  # of equals the first
@@ -216,6 +216,17 @@ def match_images(
                 own_box = _share_out(iou)
             found[own_box] = torch.arange(len(own_box), device=found.device)
     return [found[:-1] for found in matches]
+
+
+def _pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """(G, R) IoU of boxes with area; Detectron2's works on (G, R, 2), thrice as slowly."""
+    left1, top1, right1, bottom1 = boxes1[:, :, None].unbind(dim=1)
+    left2, top2, right2, bottom2 = boxes2.unbind(dim=1)
+    width = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).clamp_(min=0)
+    height = (torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)).clamp_(min=0)
+    intersection = width.mul_(height)
+    areas = (right1 - left1) * (bottom1 - top1) + (right2 - left2) * (bottom2 - top2)
+    return intersection / areas.sub_(intersection)
 
 
 def _share_out(iou: Tensor) -> Tensor:
