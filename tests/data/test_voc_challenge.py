@@ -186,6 +186,8 @@ def test_missing_years_say_what_was_looked_for_and_how_to_get_it(tmp_path, monke
         register_voc(years=2007, split="test")
     with pytest.raises(FileNotFoundError, match=r"test images of 2012, after registration, from h"):
         register_voc(years=2012, split="test")
+    with pytest.raises(FileNotFoundError, match=r"May-2011.tar from.*VOCdevkit out of TrainVal"):
+        register_voc(years=2011, split="val")
     monkeypatch.delenv("DETECTRON2_DATASETS")
     with pytest.raises(FileNotFoundError, match=r"/datasets \(\$DETECTRON2_DATASETS is not set\)"):
         register_voc(years=2007, split="test")

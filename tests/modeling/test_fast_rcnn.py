@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransformRotated
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.utils.events import EventStorage
@@ -20,6 +22,7 @@ from iou_balanced.losses import (
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
 )
+from iou_balanced.modeling import BalancedFastRCNNOutputLayers
 
 from .box_heads import (
     K,
@@ -229,6 +232,17 @@ def test_what_is_recorded():
             recorded.append({k: v[0] for k, v in storage.latest().items()})
     ours, stock = recorded
     assert ours == {**stock, "w_loc": 2.4} and "fast_rcnn/cls_accuracy" in stock
+
+
+def test_a_yaml_config_gives_the_stock_losses():
+    cfg = get_cfg()
+    cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.5
+    layers = BalancedFastRCNNOutputLayers(cfg, ShapeSpec(channels=4))
+    assert layers.num_classes == 80 and type(layers.cls_loss) is SoftmaxCrossEntropyLoss
+    assert type(layers.box_loss) is SmoothL1Loss and layers.box_loss.beta == 0.5
+    cfg.MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA = 0.0
+    layers = BalancedFastRCNNOutputLayers(cfg, ShapeSpec(channels=4), **balanced_losses())
+    assert layers.cls_loss.eta == 1.3 and layers.box_loss.w_loc == 2.4
 
 
 class TestRefusals:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from detectron2.config import LazyCall, instantiate
+from detectron2.config import LazyCall, get_cfg, instantiate
+from detectron2.layers import ShapeSpec
 from detectron2.modeling.box_regression import Box2BoxTransformRotated
 from detectron2.structures import Boxes
 from detectron2.utils.events import EventStorage
@@ -208,6 +209,13 @@ def test_labels_and_boxes_are_not_touched():
     step(make_rpn(**balanced_losses()), *batch)
     for x, copy in zip(batch, copies, strict=True):
         assert torch.equal(x, copy)
+
+
+def test_a_yaml_config_gives_the_stock_losses():
+    cfg = get_cfg()
+    cfg.MODEL.RPN.SMOOTH_L1_BETA = 0.5
+    rpn = BalancedRPN(cfg, {"res4": ShapeSpec(channels=16, stride=16)})
+    assert (rpn.cls_loss.alpha, rpn.cls_loss.gamma, rpn.box_loss.beta) == (-1, 0, 0.5)
 
 
 class TestRefusals:

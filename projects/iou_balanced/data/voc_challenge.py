@@ -147,7 +147,9 @@ def _how_to_get(year: int, split: str, root: str) -> str:
     else:
         tar = _TEST_TAR_2007 if split == "test" else _TRAINVAL_TAR[year]
         source = f"{tar} from {_PAGE.format(year=year)}"
-    return f"Get {source} and unpack it in {root}."
+    # Its folders are TrainVal/VOCdevkit/VOC2011.
+    move = " Move VOCdevkit out of TrainVal." if year == 2011 else ""
+    return f"Get {source} and unpack it in {root}.{move}"
 
 
 def _layout(root: str) -> str:

@@ -8,6 +8,7 @@ from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
+from .convert_rcnn import box_predictor_nodes, rpn_node
 from .families import (
     BOX_FAMILIES,
     CLS_FAMILIES,
@@ -17,31 +18,14 @@ from .families import (
     box_family,
     family_of,
 )
+from .fast_rcnn import BalancedFastRCNNOutputLayers
 from .fcos import BalancedFCOS
+from .foveabox import FoveaBox
 from .normalizer import LossNormalizer
+from .rcnn import BalancedGeneralizedRCNN
 from .retinanet import BalancedRetinaNet
-
-
-class _Missing:
-    """interim"""
-
-
-try:
-    from .convert_rcnn import box_predictor_nodes, rpn_node
-    from .fast_rcnn import BalancedFastRCNNOutputLayers
-    from .rcnn import BalancedGeneralizedRCNN
-    from .rpn import BalancedRPN
-except ImportError:
-    box_predictor_nodes = rpn_node = None
-    BalancedFastRCNNOutputLayers = BalancedGeneralizedRCNN = BalancedRPN = _Missing
-try:
-    from .ssd import SSD
-except ImportError:
-    SSD = type("X", (), {})
-try:
-    from .foveabox import FoveaBox
-except ImportError:
-    FoveaBox = type("X", (), {})
+from .rpn import BalancedRPN
+from .ssd import SSD
 
 PAPER = "paper"
 
