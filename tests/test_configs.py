@@ -17,6 +17,7 @@ from PIL import Image
 from iou_balanced.data import register_coco_json
 from iou_balanced.engine import do_test, load_config
 from iou_balanced.engine.loader import build_train_loader
+from iou_balanced.modeling import SSD
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(
@@ -176,10 +177,13 @@ def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
     assert set(losses) == {"loss_cls", "loss_box_reg"} | rpn
     assert all(math.isfinite(x.item()) and x > 0 for x in losses.values())
     optimizer.step()
+    is_ssd = isinstance(model, SSD)
     for name, p in model.named_parameters():
         if p.requires_grad:
             assert p.grad is not None and p.grad.isfinite().all(), name
-            assert p.isfinite().all() and not torch.equal(p, before[name]), name
+            # SSD trains on mined negatives: a level without any has nothing to learn, but decays.
+            at_rest = is_ssd and not p.grad.any()
+            assert p.isfinite().all() and (at_rest or not torch.equal(p, before[name])), name
         else:
             assert torch.equal(p, before[name]), name
 

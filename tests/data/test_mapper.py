@@ -140,16 +140,22 @@ def test_inference_is_detectron2s(record):
     ]
     assert_same(*results)
     assert "instances" not in results[1] and "annotations" not in results[1]
+    spy = Spy()
+    mapper_of(spy, is_train=False)(record)
+    assert spy.boxes is None
 
 
 def test_augmentations_get_the_boxes(record):
     spy, later = Spy(), Spy()
-    mapper_of(spy, T.Resize((2 * H, W)), crop(0, 0, 30, 80, (W, 2 * H)), later)(record)
+    mapper = mapper_of(spy, T.Resize((2 * H, W)), crop(0, 0, 30, 80, (W, 2 * H)), later)
+    mapper(record)
     assert spy.boxes.dtype == np.float32
     # without the crowd
     assert spy.boxes.tolist() == [[1, 2, 11, 12], [20, 10, 50, 38], [30, 30, 30, 35]]
     # after a crop that keeps the first center only
     assert later.boxes.tolist() == [[1, 4, 11, 24]]
+    # nothing of the image is left in the mapper
+    assert isinstance(mapper.augmentations, T.AugmentationList)
 
 
 def test_difficult_annotations_can_be_left_out(record):

@@ -20,7 +20,7 @@ def by_colorsys(image, *, hue, saturation):
 
 
 def random_image(dtype):
-    image = np.random.RandomState(0).randint(0, 256, (20, 30, 3))
+    image = np.random.RandomState(0).randint(0, 256, (70, 10, 3))
     # grey, black, white, and colors with two equal channels: the borders of HSV's six sectors
     image[0, :6] = [[90, 90, 90], [0, 0, 0], [255, 255, 255], [9, 9, 5], [9, 5, 9], [5, 9, 9]]
     image[1, :6] = [[9, 5, 5], [5, 9, 5], [5, 5, 9], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
@@ -51,6 +51,7 @@ def test_hand_worked_pixels():
         return PhotometricTransform(**arguments).apply_image(image).tolist()
 
     assert apply(brightness=30.4) == [[[230, 130, 70]]]
+    assert apply(brightness=30.6) == [[[231, 131, 71]]]
     assert apply(brightness=-60) == [[[140, 40, 0]]]
     assert apply(contrast=1.5) == [[[255, 150, 60]]]
     # halfway to the largest channel: 200 - (200 - 100) / 2, 200 - (200 - 40) / 2

@@ -64,11 +64,17 @@ def test_the_polygon_is_not_touched():
 
 def test_a_vertex_that_touches_the_cut_splits_in_any_direction():
     """Two teeth that meet at (4, 2) on the line y = 2: above it are two triangles."""
-    teeth = np.array([(0, 0), (8, 0), (6, 4), (4, 2), (2, 4)], dtype=float)
+    teeth = np.array([(0, 0), (40, 0), (35, 4), (4, 2), (0.5, 4)])
     for polygon in (teeth, teeth[::-1], np.roll(teeth, 2, axis=0)):
-        pieces = sorted(clip_polygon(polygon, (-9, 2, 9, 9)), key=lambda p: p[:, 0].min())
-        assert [bounds(p) for p in pieces] == [[1, 2, 4, 4], [4, 2, 7, 4]]
-        assert [abs(area(p)) for p in pieces] == [3, 3]
+        pieces = sorted(clip_polygon(polygon, (-9, 2, 99, 9)), key=lambda p: p[:, 0].min())
+        assert [bounds(p) for p in pieces] == [[0.25, 2, 4, 4], [4, 2, 37.5, 4]]
+        assert [abs(area(p)) for p in pieces] == [3.75, 33.5]
+        # also where coordinates are rounded
+        for scale in np.random.RandomState(0).uniform(0.1, 10, (50, 2)):
+            cut = 2 * scale[1]
+            pieces = clip_polygon(polygon * scale, (-999, cut, 999, 999))
+            areas = sorted(abs(area(p)) for p in pieces)
+            np.testing.assert_allclose(areas, [3.75 * scale.prod(), 33.5 * scale.prod()])
 
 
 @pytest.mark.parametrize("whole_numbers", [False, True])

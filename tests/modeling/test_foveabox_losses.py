@@ -12,6 +12,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
+from iou_balanced.losses import GIoULoss
 from iou_balanced.modeling import LossNormalizer
 
 from ..processes import run_in_two_processes
@@ -167,6 +168,21 @@ def test_no_gradient_reaches_the_box_head_through_the_classification_loss():
         assert storage.latest()["w_loc"][0] == pytest.approx(model.box_loss.w_loc)
     assert gradients(model)["head.bbox_pred.weight"] is None
     assert gradients(model)["head.cls_score.weight"].abs().max() > 0
+
+
+def test_a_loss_on_boxes():
+    # The box [34, 34, 66, 66] regressed for [34, 34, 66, 50] has IoU and GIoU 0.5; for itself 1.
+    deltas = torch.zeros(2, 3, 4, requires_grad=True)
+    gt_boxes = torch.zeros(2, 3, 4)
+    gt_boxes[0, 0] = torch.tensor([34.0, 34, 66, 50])
+    gt_boxes[1, 0] = torch.tensor([34.0, 34, 66, 66])
+    gt_labels = torch.tensor([[2, 3, 3], [0, 3, 3]])
+    _, losses, _ = losses_by_hand(deltas, gt_boxes, gt_labels, box_loss=LazyCall(GIoULoss)())
+    assert losses["loss_box_reg"].item() == pytest.approx((0.5 + 0) / 2)
+    losses["loss_box_reg"].backward()
+    # The lower side has to come up, and nothing else moves the first box as much.
+    assert deltas.grad[0, 0, 3] > 0 and deltas.grad[0, 0].argmax() == 3
+    assert (deltas.grad[0, 1:] == 0).all()
 
 
 # Two processes with two images and one, against one process with all three.

@@ -8,13 +8,7 @@ from iou_balanced.modeling import FoveaBox, FoveaBoxHead, FoveaBoxTransform, Los
 
 model = model_zoo.get_config("common/models/retinanet.py").model
 model._target_ = FoveaBox
-for _key in (
-    "anchor_generator",
-    "anchor_matcher",
-    "focal_loss_alpha",
-    "focal_loss_gamma",
-    "input_format",
-):
+for _key in ("anchor_generator", "anchor_matcher", "focal_loss_alpha", "focal_loss_gamma"):
     del model[_key]
 model.backbone.bottom_up.freeze_at = 2
 model.head._target_ = FoveaBoxHead

@@ -36,7 +36,8 @@ model = L(SSD)(
     hard_negative_ratio=3.0,
     cls_loss=L(SoftmaxCrossEntropyLoss)(reduction="none"),
     box_loss=L(SmoothL1Loss)(beta=1.0),
-    loss_normalizer=L(LossNormalizer)(momentum=0.0, initial=None),  # the batch's positives
+    # The positives of the whole batch.
+    loss_normalizer=L(LossNormalizer)(momentum=0.0, initial=None, across_processes=True),
     test_score_thresh=0.02,
     test_topk_candidates=1000,
     test_nms_thresh=0.45,

@@ -66,6 +66,7 @@ class FoveaBox(DenseDetector):
         max_detections_per_image: int = 100,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        input_format: str = "BGR",
     ):
         """
         Args:
@@ -77,11 +78,12 @@ class FoveaBox(DenseDetector):
             cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
                 where its `needs_pos_iou` is true; returns a sum. Focal loss with alpha 0.4 and
                 gamma 1.5 by default.
-            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise. Smooth L1
-                with beta 0.11 by default.
+            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; with boxes
+                (P, 4) XYXY where its `on_boxes` is true. Smooth L1 with beta 0.11 by default.
             loss_normalizer: called with the number of positives; returns the divisor of the box
                 loss. A copy of it, called with the number of positives and images, gives that
                 of the classification loss. Both are just these numbers by default.
+            input_format: order of the channels, for what feeds the model.
             others: see `detectron2.modeling.RetinaNet`.
 
         Raises:
@@ -119,6 +121,7 @@ class FoveaBox(DenseDetector):
         self.test_topk_candidates = test_topk_candidates
         self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
+        self.input_format = input_format
 
     # One class and one box at each anchor: what is done with them is RetinaNet's.
     forward_training = RetinaNet.forward_training
