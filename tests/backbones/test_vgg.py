@@ -169,12 +169,12 @@ class TestL2Norm:
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
     def test_half_precision_does_not_overflow(self, dtype):
-        # The squares, 9e6 and 1.6e7, are beyond the 65504 of float16.
-        x = torch.tensor([3000.0, 4000.0], dtype=dtype).view(1, 2, 1, 1).requires_grad_()
-        y = L2Norm(num_channels=2)(x)
+        # The length, 4000 * sqrt(512) = 90510, is beyond the 65504 of float16.
+        x = torch.full((1, 512, 1, 1), 4000.0, dtype=dtype, requires_grad=True)
+        y = L2Norm(num_channels=512)(x)
         assert y.dtype == dtype
         torch.testing.assert_close(
-            y.flatten().float(), torch.tensor([12.0, 16.0]), rtol=0.01, atol=0
+            y.float(), torch.full_like(y, 20 / 512**0.5, dtype=torch.float32), rtol=0.01, atol=0
         )
         y.sum().backward()
         assert x.grad.isfinite().all()

@@ -42,6 +42,27 @@ def test_equals_one_tensor(eta, reduction, weight):
         torch.testing.assert_close(grad, expected_grad)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("eta", [0, 1.5])
+def test_cross_entropy_equals_one_tensor(eta, reduction):
+    levels, labels, _ = example()  # the last column is the background's here
+    labels[labels == K] = K - 1
+    pos_iou = torch.rand(int(((labels >= 0) & (labels < K - 1)).sum()), dtype=torch.float64)
+
+    def together(levels, labels, *args, **kwargs):
+        logits = torch.cat(levels, dim=1).flatten(0, 1)
+        loss = L.iou_balanced_cross_entropy(logits, labels.flatten(), *args, **kwargs)
+        return loss.view_as(labels) if loss.dim() else loss
+
+    kwargs = dict(eta=eta, reduction=reduction)
+    expected, expected_grads = value_and_grads(together, levels, labels, pos_iou, **kwargs)
+    value, grads = value_and_grads(L.iou_balanced_cross_entropy, levels, labels, pos_iou, **kwargs)
+    torch.testing.assert_close(value, expected)
+    for grad, expected_grad in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected_grad)
+    assert L.SoftmaxCrossEntropyLoss.takes_levels and L.IoUBalancedCrossEntropyLoss.takes_levels
+
+
 def test_modules_say_that_they_take_them():
     levels, labels, pos_iou = example()
     for module, args in [(L.SigmoidFocalLoss(), ()), (L.IoUBalancedFocalLoss(), (pos_iou,))]:
@@ -74,6 +95,8 @@ def test_no_positives_at_all():
 def test_bad_shapes(levels):
     with pytest.raises(ValueError, match=r"hold one \(N, Ri, K\) a level, but got \["):
         L.sigmoid_focal_loss(levels, torch.zeros(2, 3, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"or one \(N, Ri, K \+ 1\) a level, but got \["):
+        L.iou_balanced_cross_entropy(levels, torch.zeros(2, 3, dtype=torch.int64), None, eta=0)
 
 
 def test_labels_of_another_number_of_anchors():

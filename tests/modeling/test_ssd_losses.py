@@ -133,6 +133,8 @@ class TestMining:
 
     def test_ignored_boxes_are_never_mined(self):
         assert self.mined([[1.0, 9, 3, 2]], [[0, -1, 2, 2]], ratio=1.0) == [[2]]
+        # Nor where all cost nothing.
+        assert self.mined([[0.0] * 6], [[0, -1, -1, -1, 2, 2]]) == [[4, 5]]
 
     def test_equal_losses(self):
         (mined,) = self.mined([[7.0] + [1.0] * 6 + [2.0]], [[0] + [2] * 7], ratio=4.0)
@@ -162,7 +164,7 @@ class TestLossesThatCannotBeMined:
     def test_a_loss_with_other_terms(self):
         config = small_ssd()
         config.cls_loss = L(PerColumn)()
-        message = r"one term a row, shape \(80,\), but PerColumn gave \(80, 4\)"
+        message = r"one term a row, 80 in all, but PerColumn gave \(80, 4\)"
         with pytest.raises(ValueError, match=message):
             losses_of(build(config), *random_predictions())
 

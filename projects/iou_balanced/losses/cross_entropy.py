@@ -1,7 +1,10 @@
 """Softmax cross entropy and its IoU-balanced form (arXiv 1908.05641, Eq. 1, 3-4).
 
-Shapes: M samples, K foreground classes, P positives; background is the last column.
+Shapes: M samples, K foreground classes, P positives; background is the last column. Of a dense
+detector: N images, Ri anchors of level i, R of all levels.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +21,35 @@ from .checks import (
 from .iou_weights import iou_ratio_weights
 
 
+def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[Tensor, int]:
+    """Cross entropy of each sample, of the labels' shape, 0 where ignored; and K."""
+    levels = [pred_logits] if isinstance(pred_logits, Tensor) else list(pred_logits)
+    shapes = [tuple(x.shape) for x in levels]
+    dim = 2 if isinstance(pred_logits, Tensor) else 3
+    if not shapes or any(len(s) != dim or s[-1] != shapes[0][-1] for s in shapes):
+        raise ValueError(
+            "Expected argument `pred_logits` of shape (M, K + 1), or one (N, Ri, K + 1) a level, "
+            f"but got {shapes[0] if isinstance(pred_logits, Tensor) else shapes}"
+        )
+    if isinstance(pred_logits, Tensor):
+        check_labels(pred_logits, gt_labels)
+        labels = [gt_labels]
+    else:
+        # A tensor of the whole shape without memory, for the same check and message.
+        whole = (shapes[0][0], sum(s[1] for s in shapes), shapes[0][2])
+        check_labels(levels[0].new_empty(1).expand(whole), gt_labels)
+        labels = gt_labels.split([s[1] for s in shapes], dim=1)
+    terms = [
+        F.cross_entropy(
+            upcast(x).flatten(0, -2), y.flatten().long(), ignore_index=-1, reduction="none"
+        ).view_as(y)
+        for x, y in zip(levels, labels, strict=True)
+    ]
+    return terms[0] if len(terms) == 1 else torch.cat(terms, dim=1), shapes[0][-1] - 1
+
+
 def iou_balanced_cross_entropy(
-    pred_logits: Tensor,
+    pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
     pos_iou: Tensor | None,
     *,
@@ -34,13 +64,15 @@ def iou_balanced_cross_entropy(
     Eq. 4 is 0/0, and the loss is the unweighted one. No gradient flows through a weight.
 
     Args:
-        pred_logits: (M, K + 1), background last; computed in float32 (float64 for float64).
-        gt_labels: (M,) integers: -1 ignored, 0..K-1 foreground, K background.
+        pred_logits: (M, K + 1), background last; computed in float32 (float64 for float64). Or a
+            list of one (N, Ri, K + 1) a feature level, which saves their concatenation.
+        gt_labels: (M,) integers: -1 ignored, 0..K-1 foreground, K background; (N, R) for a list,
+            the levels one after the other.
         pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
             `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
         eta: exponent of the IoU, at least 0.
-        reduction: "sum"; "mean" divides by the samples that are not ignored; "none" gives (M,)
-            with 0 where ignored.
+        reduction: "sum"; "mean" divides by the samples that are not ignored; "none" gives
+            the shape of the labels, with 0 where ignored.
         across_processes: take Eq. 4's two sums over the positives of all processes.
 
     Raises:
@@ -48,18 +80,10 @@ def iou_balanced_cross_entropy(
     """
     check_reduction(reduction)
     check_non_negative(eta=eta)
-    if pred_logits.dim() != 2:
-        raise ValueError(
-            f"Expected argument `pred_logits` of shape (M, K + 1), got {tuple(pred_logits.shape)}"
-        )
-    check_labels(pred_logits, gt_labels)
-    terms = F.cross_entropy(
-        upcast(pred_logits), gt_labels.long(), ignore_index=-1, reduction="none"
-    )
+    terms, num_classes = _terms(pred_logits, gt_labels)
     if eta != 0:
-        background = pred_logits.shape[1] - 1
-        positives = ((gt_labels >= 0) & (gt_labels < background)).nonzero().squeeze(1)
-        check_pos_iou(pos_iou, positives.numel())
+        positives = ((gt_labels >= 0) & (gt_labels < num_classes)).nonzero(as_tuple=True)
+        check_pos_iou(pos_iou, positives[0].numel())
         # Eq. 4; the weights carry no gradient.
         weights = torch.ones_like(terms)
         weights[positives] = iou_ratio_weights(
@@ -73,13 +97,14 @@ class SoftmaxCrossEntropyLoss(nn.Module):
     """Softmax cross entropy on (M, K + 1) logits; -1 is ignored, background is the last class."""
 
     needs_pos_iou = False
+    takes_levels = True
 
     def __init__(self, *, reduction: str = "sum"):
         super().__init__()
         check_reduction(reduction)
         self.reduction = reduction
 
-    def forward(self, pred_logits: Tensor, gt_labels: Tensor) -> Tensor:
+    def forward(self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> Tensor:
         """See `iou_balanced_cross_entropy` with eta = 0."""
         return iou_balanced_cross_entropy(
             pred_logits, gt_labels, None, eta=0, reduction=self.reduction
@@ -96,6 +121,8 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
     processes; every process then has to call the module equally often.
     """
 
+    takes_levels = True
+
     def __init__(self, *, eta: float = 1.5, reduction: str = "sum", across_processes: bool = True):
         super().__init__()
         check_reduction(reduction)
@@ -108,7 +135,10 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
         return self.eta != 0
 
     def forward(
-        self, pred_logits: Tensor, gt_labels: Tensor, pos_iou: Tensor | None = None
+        self,
+        pred_logits: Tensor | Sequence[Tensor],
+        gt_labels: Tensor,
+        pos_iou: Tensor | None = None,
     ) -> Tensor:
         """See `iou_balanced_cross_entropy`; `pos_iou` may be left out where eta is 0."""
         if pos_iou is None and self.needs_pos_iou:

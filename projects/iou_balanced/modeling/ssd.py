@@ -67,7 +67,8 @@ class SSD(DenseDetector):
                 at most.
             cls_loss: called with logits (N * R, K + 1), labels (N * R,), and the positives' IoU
                 (P,) where its `needs_pos_iou` is true; returns one term a row, (N * R,): a softmax
-                loss with reduction "none". Cross entropy by default.
+                loss with reduction "none". Cross entropy by default. One with `takes_levels` gets
+                the logits as a list of (N, Ri, K + 1) and labels (N, R).
             box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; returns a
                 sum. Smooth L1 with beta 1 by default.
             loss_normalizer: called with the number of positives; returns the divisor of both. By
@@ -191,11 +192,14 @@ class SSD(DenseDetector):
         gt_labels: Tensor,
         pos_iou: Tensor | None,
     ) -> Tensor:
-        pred_logits = torch.cat(pred_logits, dim=1).flatten(0, 1)
-        terms = call_loss(cls_loss, pred_logits, gt_labels.flatten(), pos_iou)
-        if terms.shape != (gt_labels.numel(),):
+        if getattr(cls_loss, "takes_levels", False):
+            terms = call_loss(cls_loss, pred_logits, gt_labels, pos_iou)
+        else:
+            pred_logits = torch.cat(pred_logits, dim=1).flatten(0, 1)
+            terms = call_loss(cls_loss, pred_logits, gt_labels.flatten(), pos_iou)
+        if terms.numel() != gt_labels.numel():
             raise ValueError(
-                f"Expected `cls_loss` to give one term a row, shape ({gt_labels.numel()},), but "
+                f"Expected `cls_loss` to give one term a row, {gt_labels.numel()} in all, but "
                 f"{type(cls_loss).__name__} gave {tuple(terms.shape)}"
             )
         terms = terms.view_as(gt_labels)
