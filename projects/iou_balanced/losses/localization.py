@@ -181,12 +181,12 @@ class IoUBalancedLocalization(nn.Module):
                 )
 
     def resume_state_dict(self) -> dict:
-        """What a resumed run needs: the measured w_loc."""
-        return {"measured_weight": self.measured_weight}
+        """What a resumed run needs: the measured w_loc (None before that); {} where it is given."""
+        return {"measured_weight": self.measured_weight} if self.weight == "auto" else {}
 
     def load_resume_state_dict(self, state: dict) -> None:
         """Take over the w_loc that the interrupted run had measured."""
-        self.measured_weight = state["measured_weight"]
+        self.measured_weight = state.get("measured_weight")
 
     def extra_repr(self) -> str:
         return (

@@ -42,6 +42,8 @@ class _Recipe(NamedTuple):
     eta: float
     beta: float | None
     """Of smooth L1 where the caller leaves it to us; None keeps the config's own."""
+    own_beta: float = 0.0
+    """Of the class, where the config says nothing."""
     normalize: bool = False
     """Eq. 7 where the caller leaves it to us."""
     normalizer_start: float | None = None
@@ -51,12 +53,18 @@ class _Recipe(NamedTuple):
 _FOCAL_025 = {"alpha": 0.25, "gamma": 2.0}
 # Smooth L1's beta is the one for which lambda and w_loc were tuned. RetinaNet's stock config has 0,
 # which is L1; R-CNN's too, but there the authors trained with 1 (and eta 1.3).
-_RETINANET = _Recipe(BalancedRetinaNet, FOCAL, _FOCAL_025, "smooth_l1", 1.5, 1 / 9, False, 100.0)
+_RETINANET = _Recipe(
+    BalancedRetinaNet, FOCAL, _FOCAL_025, "smooth_l1", 1.5, 1 / 9, normalizer_start=100.0
+)
 # The boxes that FCOS starts with are points and overlap nothing: a w_loc that keeps the first sum
 # would be in the thousands. Eq. 7 keeps every sum.
-_FCOS = _Recipe(BalancedFCOS, FOCAL, _FOCAL_025, "giou", 1.5, None, True, 300.0)
-_SSD = _Recipe(SSD, CROSS_ENTROPY, {"reduction": "none"}, "smooth_l1", 1.5, None)
-_FOVEABOX = _Recipe(FoveaBox, FOCAL, {"alpha": 0.4, "gamma": 1.5}, "smooth_l1", 1.5, None)
+_FCOS = _Recipe(
+    BalancedFCOS, FOCAL, _FOCAL_025, "giou", 1.5, None, normalize=True, normalizer_start=300.0
+)
+_SSD = _Recipe(SSD, CROSS_ENTROPY, {"reduction": "none"}, "smooth_l1", 1.5, None, own_beta=1.0)
+_FOVEABOX = _Recipe(
+    FoveaBox, FOCAL, {"alpha": 0.4, "gamma": 1.5}, "smooth_l1", 1.5, None, own_beta=0.11
+)
 _FAST_RCNN = _Recipe(
     BalancedFastRCNNOutputLayers, CROSS_ENTROPY, {"reduction": "sum"}, "smooth_l1", 1.3, 1.0
 )
@@ -210,7 +218,7 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
         if beta is not None:
             arguments["beta"] = beta
         elif "beta" not in arguments:
-            arguments["beta"] = node.get("smooth_l1_beta", 0.0)
+            arguments["beta"] = node.get("smooth_l1_beta", recipe.own_beta)
     elif change.beta not in (PAPER, None):
         raise ValueError(
             f"Expected argument `beta` to be None, because {family.plain.__name__} has no beta, "

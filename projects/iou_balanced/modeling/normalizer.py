@@ -57,11 +57,11 @@ class LossNormalizer(nn.Module):
 
     def resume_state_dict(self) -> dict:
         """What a resumed run needs: the moving average (None before the first batch)."""
-        return {"average": self.average}
+        return {"average": self.average} if self.momentum else {}
 
     def load_resume_state_dict(self, state: dict) -> None:
         """Go on from the interrupted run's average."""
-        self.average = state["average"]
+        self.average = state.get("average")
 
     def extra_repr(self) -> str:
         return (

@@ -15,9 +15,9 @@ def warn_if_state_was_lost(model: nn.Module, storage: EventStorage) -> None:
     trainer with `iou_balanced.engine.ResumeStateHook` keeps it.
     """
     states = {
-        name: module.resume_state_dict()
+        name: state
         for name, module in model.named_modules()
-        if hasattr(module, "resume_state_dict")
+        if hasattr(module, "resume_state_dict") and (state := module.resume_state_dict())
     }
     fresh = all(value is None for state in states.values() for value in state.values())
     if storage.iter > 0 and states and fresh:
