@@ -143,10 +143,11 @@ class DetectorMixin:
         with pytest.raises(ValueError, match=r"image 1 has no ground truth"):
             training_step(model, batch)
 
-    def test_bfloat16_autocast(self, model):
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_autocast(self, model, dtype):
         batch = [make_input(), without_boxes()]
         single = training_step(model, batch)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype):
             losses = training_step(model, batch)
         check_finite(model, losses)
         for name, loss in losses.items():
