@@ -44,8 +44,6 @@ class _Recipe(NamedTuple):
     """Of smooth L1 where the caller leaves it to us; None keeps the config's own."""
     own_beta: float = 0.0
     """Of the class, where the config says nothing."""
-    normalize: bool = False
-    """Eq. 7 where the caller leaves it to us."""
     normalizer_start: float | None = None
     """Detectron2's first value of the moving average; None where there is no such argument."""
 
@@ -56,11 +54,7 @@ _FOCAL_025 = {"alpha": 0.25, "gamma": 2.0}
 _RETINANET = _Recipe(
     BalancedRetinaNet, FOCAL, _FOCAL_025, "smooth_l1", 1.5, 1 / 9, normalizer_start=100.0
 )
-# The boxes that FCOS starts with are points and overlap nothing: a w_loc that keeps the first sum
-# would be in the thousands. Eq. 7 keeps every sum.
-_FCOS = _Recipe(
-    BalancedFCOS, FOCAL, _FOCAL_025, "giou", 1.5, None, normalize=True, normalizer_start=300.0
-)
+_FCOS = _Recipe(BalancedFCOS, FOCAL, _FOCAL_025, "giou", 1.5, None, normalizer_start=300.0)
 _SSD = _Recipe(SSD, CROSS_ENTROPY, {"reduction": "none"}, "smooth_l1", 1.5, None, own_beta=1.0)
 _FOVEABOX = _Recipe(
     FoveaBox, FOCAL, {"alpha": 0.4, "gamma": 1.5}, "smooth_l1", 1.5, None, own_beta=0.11
@@ -88,9 +82,9 @@ def balance(
     *,
     eta: float | str | None = PAPER,
     lam: float | str | None = PAPER,
-    weight: float | str = "auto",
+    weight: float | str = PAPER,
     beta: float | str | None = PAPER,
-    normalize: bool | None = None,
+    normalize: bool = False,
     across_processes: bool = True,
     rpn: bool = False,
 ) -> DictConfig:
@@ -105,15 +99,17 @@ def balance(
         eta: exponent of the IoU in the classification loss (Eq. 4); None leaves it plain.
             "paper": 1.5, and 1.3 for the R-CNNs.
         lam: exponent in the localization loss (Eq. 6); None leaves it plain. "paper": 1.5.
-        weight: w_loc (Eq. 6), a number or "auto".
+        weight: w_loc (Eq. 6), a number or "auto". "paper": "auto" for smooth L1. Losses of boxes
+            (GIoU, DIoU, CIoU) have 1, so that the weight of each is iou^lam: the boxes that FCOS
+            starts with overlap nothing, and a w_loc that kept the first sum would be in the
+            thousands.
         beta: of smooth L1. None keeps the config's own; "paper" is the one for which lambda and
             w_loc were tuned: 0.111 for RetinaNet and 1 for the R-CNNs, whose stock configs have 0
             (L1), and the config's own for the others. Other box losses have none.
-        normalize: Eq. 7 instead of Eq. 6; "auto" is 1 then, because Eq. 7 keeps every sum. None:
-            Eq. 7 for FCOS where `weight` is "auto", because its first boxes overlap nothing and
-            there is no sensible w_loc to measure; Eq. 6 for all others.
+        normalize: Eq. 7 instead of Eq. 6. A `weight` of "auto" or "paper" is 1 then, because Eq. 7
+            keeps every sum.
         across_processes: take the normaliser and all sums over all processes.
-        rpn: balance the RPN of an R-CNN too; with `weight` "auto", whatever that of the boxes.
+        rpn: balance the RPN of an R-CNN too; its w_loc is measured, whatever `weight` is.
 
     Returns:
         `model`, for assignment: `cfg.model = balance(cfg.model)`.
@@ -132,7 +128,7 @@ def balance(
     elif isinstance(target, type) and issubclass(target, GeneralizedRCNN):
         nodes = [(node, _FAST_RCNN, change) for _, node in box_predictor_nodes(model)]
         if rpn:
-            nodes.append((rpn_node(model), _RPN, change._replace(weight="auto")))
+            nodes.append((rpn_node(model), _RPN, change._replace(weight=PAPER)))
         _apply(nodes)
         if target is GeneralizedRCNN:
             model._target_ = BalancedGeneralizedRCNN
@@ -151,7 +147,7 @@ class _Change(NamedTuple):
     lam: float | str | None
     weight: float | str
     beta: float | str | None
-    normalize: bool | None
+    normalize: bool
     across_processes: bool
 
 
@@ -226,15 +222,14 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
         )
     lam = 1.5 if change.lam == PAPER else change.lam
     if lam is not None:
-        auto = change.weight == "auto"
-        normalize = change.normalize
-        if normalize is None:
-            normalize = recipe.normalize and auto
+        weight = change.weight
+        if weight == PAPER:
+            weight = "auto" if family is BOX_FAMILIES["smooth_l1"] else 1.0
         arguments = {
             "lam": lam,
-            "weight": 1.0 if auto and normalize else change.weight,
+            "weight": 1.0 if weight == "auto" and change.normalize else weight,
             **arguments,
-            "normalize": normalize,
+            "normalize": change.normalize,
             "across_processes": change.across_processes,
         }
     return _make(family, lam is not None, arguments)
