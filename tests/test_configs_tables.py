@@ -12,8 +12,6 @@ from iou_balanced.data import (
     PhotometricDistortion,
     RandomExpand,
 )
-from iou_balanced.losses import SmoothL1Loss
-
 from .test_configs import FILES, load, loss_node
 
 # Files without ending -> lr, weight decay, batch, alpha and gamma of focal loss (None: softmax),
@@ -124,21 +122,6 @@ def test_foveabox(name):
     for split in ("train", "test"):
         resize = instantiate(cfg.dataloader[split].mapper.augmentations[0])
         assert (resize.short_edge_length, resize.max_size) == ((800, 800), 1333)
-
-
-@pytest.mark.parametrize("name", [name for name in OTHERS if "faster_rcnn" in name])
-def test_faster_rcnn(name):
-    cfg = load(f"{name}.py")
-    depth = 101 if "R_101" in name else 50
-    assert cfg.model.backbone.bottom_up.stages.depth == depth
-    assert cfg.train.init_checkpoint == f"detectron2://ImageNetPretrained/MSRA/R-{depth}.pkl"
-    scale = (600, 1000) if "_600" in name else (800, 1333)
-    for split in ("train", "test"):
-        resize = instantiate(cfg.dataloader[split].mapper.augmentations[0])
-        assert (resize.short_edge_length, resize.max_size) == ((scale[0],) * 2, scale[1])
-    rpn = instantiate(cfg.model.proposal_generator)
-    assert not hasattr(rpn, "box_loss") or isinstance(rpn.box_loss, SmoothL1Loss)
-    assert "mask_head" not in cfg.model.roi_heads
 
 
 @pytest.mark.parametrize("name", [name for name in OTHERS if "/retinanet" in name])
