@@ -12,6 +12,7 @@ from iou_balanced.data import (
     PhotometricDistortion,
     RandomExpand,
 )
+
 from .test_configs import FILES, load, loss_node
 
 # Files without ending -> lr, weight decay, batch, alpha and gamma of focal loss (None: softmax),
