@@ -2,6 +2,8 @@
 # make demo   train the baseline and the balanced detector; writes output/demo/report.html
 # The first call sets up .venv from PyPI (about 5 GB, most of it torch); later calls are quick.
 
+# Processes that run the tests; each takes a core and up to 2 GB.
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -12,7 +14,7 @@ PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 .PHONY: test test-slow demo lint clean distclean
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow

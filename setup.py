@@ -15,6 +15,7 @@ EXTRAS = {
     "timm": ["timm"],
     "dev": [
         "pytest",
+        "pytest-xdist",
         "ruff",
         "cityscapesScripts",
         "faster-coco-eval",
