@@ -17,7 +17,7 @@ test: lint
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/ready
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist load
 
 demo: $(VENV)/ready
 	$(BIN)/python tools/demo.py

@@ -12,6 +12,9 @@ def ssd_schedule(epoch, drops):
         epoch: in iterations.
         drops: in epochs.
 
+    The paper trains for 120 epochs on VOC too; MMDetection's file for VOC repeats the data set
+    until there are 240, with the drops at the same thirds.
+
     Returns:
         The multiplier and the length in iterations.
     """

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from iou_balanced.engine import UserError, main
+from iou_balanced.engine.trainer import Trainer
 
 from .helpers import ROOT, TINY, load_checkpoint, make_args, read_metrics, train_net
 
@@ -145,3 +146,22 @@ def test_a_finished_run_goes_on_with_more_iterations(tmp_path):
     lines = (tmp_path / "run/metrics.json").read_text().splitlines()
     trained = [r["iteration"] for r in map(json.loads, lines) if "total_loss" in r]
     assert trained == [0, 1, 2, 3]
+
+
+def test_a_prolonged_run_that_fails_keeps_its_newest_checkpoint(tmp_path, monkeypatch):
+    opts = [f"train.output_dir={tmp_path / 'run'}", "train.eval_period=2", "train.seed=0"]
+    opts += ["train.checkpointer.period=2"]
+    main(make_args(opts=[*opts, "train.max_iter=2"]))
+
+    def fail_at_5(self):
+        if self.iter == 5:
+            raise KeyboardInterrupt
+        return run_step(self)
+
+    run_step = Trainer.run_step
+    monkeypatch.setattr(Trainer, "run_step", fail_at_5)
+    with pytest.raises(KeyboardInterrupt):
+        main(make_args(opts=[*opts, "train.max_iter=8"], resume=True))
+    # Not model_final.pth, which is of the first two iterations.
+    last = load_checkpoint(tmp_path / "run", (tmp_path / "run/last_checkpoint").read_text())
+    assert last["iteration"] == 3

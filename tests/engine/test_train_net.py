@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from detectron2.checkpoint import DetectionCheckpointer
@@ -12,7 +13,8 @@ from detectron2.engine import SimpleTrainer, hooks
 from detectron2.evaluation import inference_on_dataset
 from omegaconf import OmegaConf
 
-from iou_balanced.engine import UserError, do_test, main
+from iou_balanced.engine import UserError, do_test, load_config, main
+from iou_balanced.engine.errors import data_errors_as_user_errors
 from iou_balanced.engine.train import check_config
 
 from .helpers import BASELINE, ROOT, TINY, make_args, read_metrics, tiny_config, train_net
@@ -78,6 +80,30 @@ def test_a_missing_data_set_is_one_message_that_says_how_to_get_it(
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     assert re.search(f"(?s)error: .*{said}", result.stderr), result.stderr
+
+
+def test_what_the_data_package_refuses_is_a_user_error(monkeypatch, tmp_path):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    cfg = load_config(str(ROOT / "configs/VOC/ssd300.py"), ["train.device=cpu"])
+    cfg.datasets.train.years = [2007, 2013]
+    with pytest.raises(UserError, match="2013"):
+        check_config(cfg)
+    monkeypatch.setitem(sys.modules, "cityscapesscripts.helpers", None)  # as if not installed
+    monkeypatch.delitem(sys.modules, "cityscapesscripts.helpers.labels", raising=False)
+    for folder in ("leftImg8bit", "gtFine"):
+        (tmp_path / "cityscapes" / folder / "train/ulm").mkdir(parents=True)
+    stem = tmp_path / "cityscapes/{}/train/ulm/ulm_0_0_{}"
+    Path(str(stem).format("leftImg8bit", "leftImg8bit.png")).touch()
+    Path(str(stem).format("gtFine", "gtFine_polygons.json")).write_text("{}")
+    cfg = load_config(str(ROOT / "configs/Cityscapes/retinanet_R_50_FPN.py"), ["train.device=cpu"])
+    with pytest.raises(UserError, match=r"pip install .*cityscapes"):
+        check_config(cfg)
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(ValueError, match="mine") as e, data_errors_as_user_errors():
+        raise ValueError("mine")
+    assert not isinstance(e.value, UserError)
 
 
 def test_evaluation_does_not_ask_for_the_training_set():

@@ -8,6 +8,7 @@ from detectron2.utils.events import EventStorage
 
 from iou_balanced.losses import GIoULoss, IoUBalancedFocalLoss, IoUBalancedGIoULoss
 from iou_balanced.modeling import BalancedFCOS, balance
+from iou_balanced.modeling.positives import Positives, regression_loss
 
 from .detector_mixin import (
     NUM_CLASSES,
@@ -44,8 +45,6 @@ def plain():
 
 
 class TestFCOS(DetectorMixin):
-    autocast_tolerance = 0.6  # IoU^1.5 of boxes that are hardly more than points
-
     config, stock_config = staticmethod(balanced), staticmethod(small_fcos)
 
 
@@ -59,15 +58,19 @@ def test_balance_gives_iou_balanced_losses_on_the_same_kind():
     assert model.cls_loss._target_ is IoUBalancedFocalLoss
     assert model.box_loss._target_ is IoUBalancedGIoULoss
     assert (model.cls_loss.alpha, model.cls_loss.gamma, model.cls_loss.eta) == (0.25, 2.0, 1.5)
-    # The weight of each box is IoU^lam alone: the first boxes overlap nothing, so that a w_loc that
-    # kept the first sum would be in the thousands.
+    # Eq. 7: the first boxes overlap nothing, so that IoU^lam alone would leave no gradient, and a
+    # w_loc that kept the first sum would be in the thousands.
     box_loss = model.box_loss
-    assert (box_loss.lam, box_loss.weight, box_loss.normalize) == (1.5, 1.0, False)
-    box_loss = balance(small_fcos(), weight="auto").box_loss
-    assert (box_loss.weight, box_loss.normalize) == ("auto", False)
-    for weight in ("auto", "paper"):
-        box_loss = balance(small_fcos(), weight=weight, normalize=True).box_loss
-        assert (box_loss.weight, box_loss.normalize) == (1.0, True)
+    assert (box_loss.lam, box_loss.weight, box_loss.normalize) == (1.5, 1.0, True)
+    for kwargs, expected in [
+        ({"weight": 1.0}, (1.0, False)),
+        ({"weight": "auto"}, ("auto", False)),
+        ({"weight": "auto", "normalize": True}, (1.0, True)),
+        ({"weight": 2.0, "normalize": True}, (2.0, True)),
+        ({"normalize": False}, (1.0, False)),
+    ]:
+        box_loss = balance(small_fcos(), **kwargs).box_loss
+        assert (box_loss.weight, box_loss.normalize) == expected, kwargs
     assert model.loss_normalizer.initial == 300  # the stock detector's
 
 
@@ -101,6 +104,16 @@ def test_defaults_are_the_stock_losses():
         training_step(m, batch) for m in (model, stock) if (batch := [make_input()])
     )
     assert losses.keys() == expected.keys()
+
+
+def test_the_first_gradients_of_the_box_branch_do_not_vanish():
+    batch = [make_input(), make_input()]
+    norms = []
+    for config in (plain(), balanced()):
+        model = build(config)
+        training_step(model, batch)
+        norms.append(gradients(model)["head.bbox_pred.weight"].norm().item())
+    assert norms[1] > 0.1 * norms[0] > 0
 
 
 def test_labels_are_the_stock_ones_and_an_image_without_boxes_is_background():
@@ -158,3 +171,24 @@ def test_training_is_possible_from_v06_without_any_box():
     empty = Instances((10, 10))
     empty.gt_boxes, empty.gt_classes = Boxes(torch.zeros(0, 4)), torch.zeros(0, dtype=torch.int64)
     assert model.label_anchors([Boxes(torch.zeros(0, 4))], [empty])[0][0].numel() == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_boxes_are_decoded_in_float32_under_amp(dtype):
+    # Far from the origin, where half precision resolves no pixels.
+    center = torch.tensor([1284.0, 996.0]) + 8 * torch.arange(4.0)[:, None]
+    anchors = torch.cat([center - 4, center + 4], dim=1)
+    deltas = (0.8 + torch.rand(4, 4)).to(dtype)
+    gt_boxes = anchors + torch.tensor([-5.0, -4.0, 6.0, 7.0])
+    transform = build(plain()).box2box_transform
+    box_loss, cls_loss = IoUBalancedGIoULoss(), IoUBalancedFocalLoss()
+    seen = []
+    for values in (deltas, deltas.float()):
+        values = values.requires_grad_()
+        loss, pos_iou = regression_loss(
+            cls_loss, box_loss, transform, Positives(values, anchors, gt_boxes)
+        )
+        assert loss.dtype == pos_iou.dtype == torch.float32
+        seen.append((loss, pos_iou))
+    for half, single in zip(*seen, strict=True):
+        assert torch.equal(half, single)

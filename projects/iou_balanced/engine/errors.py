@@ -1,5 +1,26 @@
 """The error for what a user can mend on the command line or in a config."""
 
+import contextlib
+
 
 class UserError(ValueError):
     """Says in one message what is wrong and what would be right; shown without a traceback."""
+
+
+@contextlib.contextmanager
+def data_errors_as_user_errors():
+    """Turn the errors that `iou_balanced.data` raises on purpose into `UserError`.
+
+    They name the file, the image or the package at fault; an error from anywhere else is left
+    alone, with its traceback.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as e:
+        traceback = e.__traceback__
+        while traceback.tb_next is not None:
+            traceback = traceback.tb_next
+        module = traceback.tb_frame.f_globals.get("__name__", "")
+        if isinstance(e, UserError) or not module.startswith("iou_balanced.data"):
+            raise
+        raise UserError(str(e)) from e

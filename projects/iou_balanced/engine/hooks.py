@@ -83,6 +83,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     def after_train(self) -> None:
         super().after_train()
+        if self.trainer.iter + 1 < self.trainer.max_iter:  # an error ended the training
+            return
         # Saved after the loop, it says one iteration too many: a run that is given more of them
         # goes on from the last regular checkpoint.
         name = "model_final.pth"

@@ -21,7 +21,7 @@ from iou_balanced.backbones import register_weights_handler
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
 from .config import accepts, load_config, overridden_keys
-from .errors import UserError
+from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
 from .loader import build_train_loader
 from .scaling import scale_to_batch_size
@@ -43,10 +43,13 @@ def do_test(cfg: DictConfig, model: torch.nn.Module) -> dict:
     for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
         if node.get("output_dir") is None and accepts(node._target_, "output_dir"):
             node.output_dir = os.path.join(cfg.train.output_dir, "inference")
-    evaluator = instantiate(evaluator)
+    with data_errors_as_user_errors():
+        evaluator = instantiate(evaluator)
     if OmegaConf.is_list(evaluator):
         evaluator = DatasetEvaluators(list(evaluator))
-    results = inference_on_dataset(model, instantiate(cfg.dataloader.test), evaluator)
+    with data_errors_as_user_errors():
+        loader = instantiate(cfg.dataloader.test)
+    results = inference_on_dataset(model, loader, evaluator)
     if results and comm.is_main_process():
         print_csv_format(results)
     return results or {}
@@ -66,7 +69,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
 
     start_iter = 0
     # Read when the first batch is asked for, after the checkpoint has set start_iter.
-    loader = LazyLoader(lambda: build_train_loader(cfg, start_iter))
+    loader = LazyLoader(data_errors_as_user_errors()(lambda: build_train_loader(cfg, start_iter)))
     trainer = Trainer(
         wrap_distributed(model, cfg),
         loader,
@@ -171,10 +174,8 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
         names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
         if names is None:
             continue
-        try:
+        with data_errors_as_user_errors():  # the register functions say what is missing
             names = instantiate(names)
-        except FileNotFoundError as e:  # the register functions say what is missing
-            raise UserError(str(e)) from e
         for name in [names] if isinstance(names, str) else names:
             _check_data_set(name, cfg)
 

@@ -6,30 +6,12 @@ With p = sigmoid(x), softplus(x) = -log(1 - p) and the focusing exponent g:
     foreground: alpha (1 - p)^g softplus(-x): the same at -x, with alpha for 1 - alpha.
 """
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import upcast
-
-# Elements worked on at a time: on a CPU the temporaries stay in the cache, on a GPU it bounds
-# their memory while kernels stay large.
-_CHUNK = {"cpu": 1 << 16, "cuda": 1 << 24}
-
-
-class PositiveIndex(NamedTuple):
-    """Where the positives are: rows (P,) of the flattened labels and their classes (P,)."""
-
-    rows: Tensor
-    classes: Tensor
-
-
-def find_positives(gt_labels: Tensor, num_classes: int) -> PositiveIndex:
-    flat = gt_labels.reshape(-1)
-    rows = ((flat >= 0) & (flat < num_classes)).nonzero().squeeze(1)
-    return PositiveIndex(rows, flat[rows].long())
+from .row_index import RowIndex
 
 
 def _focal(x: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:
@@ -60,7 +42,7 @@ def _positive_terms(flat, positives, class_weight, num_rows, alpha, gamma, with_
 def positive_terms(
     pred_logits: Tensor,
     gt_labels: Tensor,
-    positives: PositiveIndex,
+    positives: RowIndex,
     class_weight: Tensor | None,
     alpha: float,
     gamma: float,
@@ -71,22 +53,6 @@ def positive_terms(
         flat, positives, class_weight, gt_labels.numel(), alpha, gamma, with_grad=False
     )
     return terms
-
-
-def _chunks(labels: Tensor, positives: PositiveIndex, num_classes: int):
-    """Yield (rows, positives in these rows, ignored rows in them, relative to the first)."""
-    num_rows = labels.numel()
-    step = max(_CHUNK.get(labels.device.type, 1 << 24) // max(num_classes, 1), 1)
-    starts = range(0, num_rows, step)
-    ignored = (labels < 0).nonzero().squeeze(1)
-    # One transfer to the host for all chunks, not two for each.
-    bounds = torch.tensor([*starts, num_rows], device=labels.device)
-    splits = torch.stack([torch.searchsorted(x, bounds) for x in (positives.rows, ignored)])
-    pos_splits, ignored_splits = splits.tolist()
-    for i, start in enumerate(starts):
-        pos = slice(pos_splits[i], pos_splits[i + 1])
-        out = slice(ignored_splits[i], ignored_splits[i + 1])
-        yield slice(start, min(start + step, num_rows)), pos, ignored[out] - start
 
 
 def _image_of(rows: Tensor, num_rows: int, class_weight: Tensor) -> Tensor:
@@ -120,7 +86,7 @@ class FocalTerms(torch.autograd.Function):
             pos_slope = pos_slope * pos_weight if with_grad else None
 
         sums = [flat.new_zeros((), dtype=dtype)]
-        for rows, pos, ignored in _chunks(labels, positives, num_classes):
+        for rows, pos, ignored in positives.chunks:
             value, slope = _focal(upcast(flat[rows]), gamma, with_grad)
             scale = _alphas(alpha)[1]
             if class_weight is not None:

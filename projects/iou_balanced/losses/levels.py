@@ -6,11 +6,10 @@ Shapes: N images, Ri anchors of level i, R of all levels, K foreground classes, 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .checks import check_labels
-from .focal_kernel import PositiveIndex, find_positives
+from .row_index import RowIndex, index_levels, index_rows
 
 
 class Part(NamedTuple):
@@ -20,7 +19,7 @@ class Part(NamedTuple):
     """(N, Ri, K), or (..., K)."""
     labels: Tensor
     """(N, Ri), or (...,)."""
-    positives: PositiveIndex
+    positives: RowIndex
     """Where this part's positives are, in the flattened labels of the part."""
     order: Tensor | slice
     """Where they stand among all P positives, in the order of `gt_labels[pos_mask]`."""
@@ -38,7 +37,7 @@ def split_levels(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> l
     """
     if isinstance(pred_logits, Tensor):
         check_labels(pred_logits, gt_labels)
-        positives = find_positives(gt_labels, pred_logits.shape[-1])
+        positives = index_rows(gt_labels, pred_logits.shape[-1])
         return [Part(pred_logits, gt_labels, positives, slice(None))]
     shapes = [tuple(x.shape) for x in pred_logits]
     if not shapes or any(
@@ -53,18 +52,10 @@ def split_levels(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> l
     check_labels(
         pred_logits[0].new_empty(1).expand(num_images, num_anchors, num_classes), gt_labels
     )
-    rows = find_positives(gt_labels, num_classes).rows
-    parts, offset = [], 0
-    for logits in pred_logits:
-        size = logits.shape[1]
-        labels = gt_labels[:, offset : offset + size]
-        own = find_positives(labels, num_classes)
-        images = torch.div(own.rows, max(size, 1), rounding_mode="floor")
-        of_all = images * num_anchors + offset + own.rows - images * size
-        # Both are sorted: by image, then by anchor.
-        parts.append(Part(logits, labels, own, torch.searchsorted(rows, of_all)))
-        offset += size
-    return parts
+    sizes = [shape[1] for shape in shapes]
+    levels, places = index_levels(gt_labels, sizes, num_classes)
+    labels = gt_labels.split(sizes, dim=1)
+    return [Part(*part) for part in zip(pred_logits, labels, levels, places, strict=True)]
 
 
 def count_positives(parts: list[Part]) -> int:

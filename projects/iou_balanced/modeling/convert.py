@@ -84,7 +84,7 @@ def balance(
     lam: float | str | None = PAPER,
     weight: float | str = PAPER,
     beta: float | str | None = PAPER,
-    normalize: bool = False,
+    normalize: bool | None = None,
     across_processes: bool = True,
     rpn: bool = False,
 ) -> DictConfig:
@@ -99,15 +99,16 @@ def balance(
         eta: exponent of the IoU in the classification loss (Eq. 4); None leaves it plain.
             "paper": 1.5, and 1.3 for the R-CNNs.
         lam: exponent in the localization loss (Eq. 6); None leaves it plain. "paper": 1.5.
-        weight: w_loc (Eq. 6), a number or "auto". "paper": "auto" for smooth L1. Losses of boxes
-            (GIoU, DIoU, CIoU) have 1, so that the weight of each is iou^lam: the boxes that FCOS
-            starts with overlap nothing, and a w_loc that kept the first sum would be in the
-            thousands.
+        weight: w_loc (Eq. 6), a number or "auto". "paper": "auto" for smooth L1, 1 for losses of
+            boxes (GIoU, DIoU, CIoU).
         beta: of smooth L1. None keeps the config's own; "paper" is the one for which lambda and
             w_loc were tuned: 0.111 for RetinaNet and 1 for the R-CNNs, whose stock configs have 0
             (L1), and the config's own for the others. Other box losses have none.
         normalize: Eq. 7 instead of Eq. 6. A `weight` of "auto" or "paper" is 1 then, because Eq. 7
-            keeps every sum.
+            keeps every sum. None: Eq. 7 for losses of boxes where `weight` is "paper". The boxes
+            that FCOS starts with overlap nothing: iou^lam alone leaves its box branch without
+            gradient for hundreds of iterations, and a w_loc that kept the first sum would be in
+            the thousands.
         across_processes: take the normaliser and all sums over all processes.
         rpn: balance the RPN of an R-CNN too; its w_loc is measured, whatever `weight` is.
 
@@ -147,7 +148,7 @@ class _Change(NamedTuple):
     lam: float | str | None
     weight: float | str
     beta: float | str | None
-    normalize: bool
+    normalize: bool | None
     across_processes: bool
 
 
@@ -222,14 +223,16 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
         )
     lam = 1.5 if change.lam == PAPER else change.lam
     if lam is not None:
-        weight = change.weight
-        if weight == PAPER:
-            weight = "auto" if family is BOX_FAMILIES["smooth_l1"] else 1.0
+        weight, normalize = change.weight, change.normalize
+        if normalize is None:
+            normalize = weight == PAPER and family.plain.on_boxes
+        if weight == PAPER or (weight == "auto" and normalize):
+            weight = 1.0 if normalize or family.plain.on_boxes else "auto"
         arguments = {
             "lam": lam,
-            "weight": 1.0 if weight == "auto" and change.normalize else weight,
+            "weight": weight,
             **arguments,
-            "normalize": change.normalize,
+            "normalize": normalize,
             "across_processes": change.across_processes,
         }
     return _make(family, lam is not None, arguments)

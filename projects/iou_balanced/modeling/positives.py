@@ -12,6 +12,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import elementwise_box_iou
+from iou_balanced.losses.checks import upcast
 
 
 class Positives(NamedTuple):
@@ -92,7 +93,8 @@ def regression_loss(
     # Decoded once, with gradient only where the loss is one of boxes.
     with torch.set_grad_enabled(on_boxes and torch.is_grad_enabled()):
         if on_boxes or needs_pos_iou(cls_loss, box_loss):
-            pred_boxes = box2box_transform.apply_deltas(positives.pred_deltas, anchors)
+            # Detectron2's linear transform (FCOS) would compute in the deltas' half precision.
+            pred_boxes = box2box_transform.apply_deltas(upcast(positives.pred_deltas), anchors)
     if needs_pos_iou(cls_loss, box_loss):
         pos_iou = elementwise_box_iou(pred_boxes.detach(), gt_boxes)
     if on_boxes:
