@@ -4,18 +4,16 @@ import torch
 import torch.nn.functional as F
 from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import GIoULoss, SigmoidFocalLoss
 
-from .inputs import check_ground_truth
+from .dense import InjectedLosses
 from .normalizer import LossNormalizer
-from .positives import dense_losses, gather_positives
-from .state import warn_if_state_was_lost
+from .positives import gather_positives
 
 
-class BalancedFCOS(FCOS):
+class BalancedFCOS(InjectedLosses, FCOS):
     """Detectron2's FCOS with the losses injected; parameters and inference are untouched.
 
     With the default losses, value and gradients are Detectron2's. Checkpoints load both ways.
@@ -65,22 +63,13 @@ class BalancedFCOS(FCOS):
             pixel_mean=pixel_mean,
             pixel_std=pixel_std,
         )
-        self.cls_loss = SigmoidFocalLoss() if cls_loss is None else cls_loss
-        self.box_loss = GIoULoss() if box_loss is None else box_loss
         if loss_normalizer is None:
             loss_normalizer = LossNormalizer(initial=300.0)
-        self.loss_normalizer = loss_normalizer
-        self._state_checked = False
-
-    def forward(self, batched_inputs: list[dict]):
-        """As `FCOS.forward`; refuses unusable ground truth.
-
-        Raises:
-            ValueError: in training, for a box without area or of a class that the model lacks.
-        """
-        if self.training:
-            check_ground_truth(batched_inputs, self.num_classes)
-        return super().forward(batched_inputs)
+        self.set_losses(
+            SigmoidFocalLoss() if cls_loss is None else cls_loss,
+            GIoULoss() if box_loss is None else box_loss,
+            loss_normalizer,
+        )
 
     @torch.no_grad()
     def label_anchors(
@@ -125,11 +114,8 @@ class BalancedFCOS(FCOS):
             "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr", scalars divided by the
             normaliser.
         """
-        if not self._state_checked:
-            warn_if_state_was_lost(self, get_event_storage())
-            self._state_checked = True
-        loss_cls, loss_box_reg, num_pos = dense_losses(
-            self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
+        loss_cls, loss_box_reg, num_pos = self.sum_losses(
+            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
         )
         normalizer = self.loss_normalizer(num_pos)
 

@@ -13,16 +13,13 @@ from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import SigmoidFocalLoss, SmoothL1Loss
 
+from .dense import InjectedLosses
 from .fovea_targets import FoveaBoxTransform, match_points
-from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
-from .positives import dense_losses
-from .state import warn_if_state_was_lost
 
 
 class FoveaBoxHead(RetinaNetHead):
@@ -33,7 +30,7 @@ class FoveaBoxHead(RetinaNetHead):
         super().__init__(num_anchors=1, **kwargs)
 
 
-class FoveaBox(DenseDetector):
+class FoveaBox(InjectedLosses, DenseDetector):
     """FoveaBox (Kong et al., arXiv 1904.03797) without its feature alignment.
 
     Positives are the points in the fovea of an object, on each level whose scale range holds the
@@ -109,13 +106,14 @@ class FoveaBox(DenseDetector):
         )
         self.box2box_transform = box2box_transform or FoveaBoxTransform()
 
-        self.cls_loss = SigmoidFocalLoss(alpha=0.4, gamma=1.5) if cls_loss is None else cls_loss
-        self.box_loss = SmoothL1Loss(beta=0.11) if box_loss is None else box_loss
         if loss_normalizer is None:
             loss_normalizer = LossNormalizer(momentum=0.0, initial=None)
-        self.loss_normalizer = loss_normalizer
+        self.set_losses(
+            SigmoidFocalLoss(alpha=0.4, gamma=1.5) if cls_loss is None else cls_loss,
+            SmoothL1Loss(beta=0.11) if box_loss is None else box_loss,
+            loss_normalizer,
+        )
         self.cls_normalizer = copy.deepcopy(loss_normalizer)
-        self._state_checked = False
 
         self.test_score_thresh = test_score_thresh
         self.test_topk_candidates = test_topk_candidates
@@ -127,16 +125,6 @@ class FoveaBox(DenseDetector):
     forward_training = RetinaNet.forward_training
     forward_inference = RetinaNet.forward_inference
     inference_single_image = RetinaNet.inference_single_image
-
-    def forward(self, batched_inputs: list[dict]):
-        """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
-
-        Raises:
-            ValueError: in training, for a box without area or of a class that the model lacks.
-        """
-        if self.training:
-            check_ground_truth(batched_inputs, self.num_classes)
-        return super().forward(batched_inputs)
 
     @torch.no_grad()
     def label_anchors(
@@ -187,11 +175,8 @@ class FoveaBox(DenseDetector):
             "loss_cls", divided by the number of positives and images, and "loss_box_reg", divided
             by that of positives; scalars.
         """
-        if not self._state_checked:
-            warn_if_state_was_lost(self, get_event_storage())
-            self._state_checked = True
-        loss_cls, loss_box_reg, num_pos = dense_losses(
-            self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
+        loss_cls, loss_box_reg, num_pos = self.sum_losses(
+            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
         )
         return {
             "loss_cls": loss_cls / self.cls_normalizer(num_pos + len(gt_labels)),

@@ -3,12 +3,9 @@
 Shapes: N images, R anchors over all levels, K foreground classes, P positives.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from detectron2.structures import Boxes
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import elementwise_box_iou
@@ -101,41 +98,3 @@ def regression_loss(
         return call_loss(box_loss, pred_boxes, gt_boxes, pos_iou), pos_iou
     gt_deltas = box2box_transform.get_deltas(anchors, gt_boxes)
     return call_loss(box_loss, positives.pred_deltas, gt_deltas, pos_iou), pos_iou
-
-
-def dense_losses(
-    detector: nn.Module,
-    anchors: list[Boxes],
-    pred_logits: list[Tensor],
-    gt_labels: list[Tensor],
-    pred_deltas: list[Tensor],
-    gt_boxes: list[Tensor],
-    classify: Callable = classification_loss,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The two losses of a dense detector as sums, before any normaliser.
-
-    The event storage gets "num_pos_anchors", an image's on average, and the box loss's "w_loc".
-
-    Args:
-        detector: has `cls_loss`, `box_loss`, `box2box_transform` and `num_classes`.
-        anchors: one a level, Ri boxes each.
-        pred_logits, pred_deltas: one a level, (N, Ri, K) and (N, Ri, 4).
-        gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
-        classify: called like `classification_loss`, the default.
-
-    Returns:
-        The classification loss, the box loss and the number of positives; scalars.
-    """
-    storage = get_event_storage()
-    gt_labels = torch.stack(gt_labels)  # (N, R)
-    pos_mask = (gt_labels >= 0) & (gt_labels != detector.num_classes)
-    positives = gather_positives(pos_mask, pred_deltas, Boxes.cat(anchors).tensor, gt_boxes)
-    storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
-    loss_box_reg, pos_iou = regression_loss(
-        detector.cls_loss, detector.box_loss, detector.box2box_transform, positives
-    )
-    loss_cls = classify(detector.cls_loss, pred_logits, gt_labels, pos_iou)
-    w_loc = getattr(detector.box_loss, "w_loc", None)
-    if w_loc is not None:
-        storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
-    return loss_cls, loss_box_reg, pos_mask.sum()

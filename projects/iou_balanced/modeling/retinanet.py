@@ -2,21 +2,17 @@
 
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
-from detectron2.structures import Boxes
-from detectron2.utils.events import get_event_storage
-from torch import Tensor, nn
+from torch import nn
 
 from iou_balanced.losses import SigmoidFocalLoss, SmoothL1Loss
 
-from .inputs import check_ground_truth
+from .dense import InjectedLosses
 from .normalizer import LossNormalizer
-from .positives import dense_losses
-from .state import warn_if_state_was_lost
 from .yacs import losses_from_config
 
 
 @META_ARCH_REGISTRY.register()
-class BalancedRetinaNet(RetinaNet):
+class BalancedRetinaNet(InjectedLosses, RetinaNet):
     """Detectron2's RetinaNet with the losses injected; parameters and inference are untouched.
 
     With the default losses, value and gradients are Detectron2's. Checkpoints load both ways.
@@ -72,10 +68,11 @@ class BalancedRetinaNet(RetinaNet):
             vis_period=vis_period,
             input_format=input_format,
         )
-        self.cls_loss = SigmoidFocalLoss() if cls_loss is None else cls_loss
-        self.box_loss = SmoothL1Loss() if box_loss is None else box_loss
-        self.loss_normalizer = LossNormalizer() if loss_normalizer is None else loss_normalizer
-        self._state_checked = False
+        self.set_losses(
+            SigmoidFocalLoss() if cls_loss is None else cls_loss,
+            SmoothL1Loss() if box_loss is None else box_loss,
+            LossNormalizer() if loss_normalizer is None else loss_normalizer,
+        )
 
     @classmethod
     def from_config(cls, cfg):
@@ -84,39 +81,3 @@ class BalancedRetinaNet(RetinaNet):
         beta, loss_type = ret.pop("smooth_l1_beta"), ret.pop("box_reg_loss_type")
         ret.update(losses_from_config(cfg, alpha=alpha, gamma=gamma, beta=beta, kind=loss_type))
         return ret
-
-    def forward(self, batched_inputs: list[dict]):
-        """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
-
-        Raises:
-            ValueError: in training, for a box without area or of a class that the model lacks.
-        """
-        if self.training:
-            check_ground_truth(batched_inputs, self.num_classes)
-        return super().forward(batched_inputs)
-
-    def losses(
-        self,
-        anchors: list[Boxes],
-        pred_logits: list[Tensor],
-        gt_labels: list[Tensor],
-        pred_anchor_deltas: list[Tensor],
-        gt_boxes: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """
-        Args:
-            anchors: one a level, Ri boxes each.
-            pred_logits, pred_anchor_deltas: one a level, (N, Ri, K) and (N, Ri, 4).
-            gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
-
-        Returns:
-            "loss_cls" and "loss_box_reg", scalars divided by the normaliser.
-        """
-        if not self._state_checked:
-            warn_if_state_was_lost(self, get_event_storage())
-            self._state_checked = True
-        loss_cls, loss_box_reg, num_pos = dense_losses(
-            self, anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
-        )
-        normalizer = self.loss_normalizer(num_pos)
-        return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}

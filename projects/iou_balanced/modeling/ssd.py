@@ -10,7 +10,6 @@ import torch
 from detectron2.layers import batched_nms
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import (
@@ -21,14 +20,13 @@ from iou_balanced.losses import (
 )
 
 from .default_boxes import match_images
-from .inputs import check_ground_truth
+from .dense import InjectedLosses
 from .mining import mine_hard_negatives
 from .normalizer import LossNormalizer
-from .positives import call_loss, dense_losses
-from .state import warn_if_state_was_lost
+from .positives import call_loss
 
 
-class SSD(DenseDetector):
+class SSD(InjectedLosses, DenseDetector):
     """Single shot detector (Liu et al., arXiv 1512.02325).
 
     The defaults are those of the paper, in inference those of MMDetection 3.3.
@@ -89,12 +87,13 @@ class SSD(DenseDetector):
         self.box2box_transform = box2box_transform
         self.match_iou_thresh = match_iou_thresh
         self.hard_negative_ratio = hard_negative_ratio
-        self.cls_loss = SoftmaxCrossEntropyLoss(reduction="none") if cls_loss is None else cls_loss
-        self.box_loss = SmoothL1Loss(beta=1.0) if box_loss is None else box_loss
         if loss_normalizer is None:
             loss_normalizer = LossNormalizer(momentum=0.0, initial=None)
-        self.loss_normalizer = loss_normalizer
-        self._state_checked = False
+        self.set_losses(
+            SoftmaxCrossEntropyLoss(reduction="none") if cls_loss is None else cls_loss,
+            SmoothL1Loss(beta=1.0) if box_loss is None else box_loss,
+            loss_normalizer,
+        )
         self._check_arguments()
 
         self.test_score_thresh = test_score_thresh
@@ -102,16 +101,6 @@ class SSD(DenseDetector):
         self.test_nms_thresh = test_nms_thresh
         self.max_detections_per_image = max_detections_per_image
         self.input_format = input_format
-
-    def forward(self, batched_inputs: list[dict]):
-        """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
-
-        Raises:
-            ValueError: in training, for a box without area or of a class that the model lacks.
-        """
-        if self.training:
-            check_ground_truth(batched_inputs, self.num_classes)
-        return super().forward(batched_inputs)
 
     def forward_training(self, images, features, predictions, gt_instances) -> dict[str, Tensor]:
         pred_logits, pred_anchor_deltas = self._transpose_dense_predictions(
@@ -149,49 +138,20 @@ class SSD(DenseDetector):
             gt_boxes.append(torch.cat([boxes, boxes.new_zeros(1, 4)])[match])
         return gt_labels, gt_boxes
 
-    def losses(
-        self,
-        anchors: list[Boxes],
-        pred_logits: list[Tensor],
-        gt_labels: list[Tensor],
-        pred_anchor_deltas: list[Tensor],
-        gt_boxes: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """
-        Args:
-            anchors: one a level, Ri boxes each.
-            pred_logits, pred_anchor_deltas: one a level, (N, Ri, K + 1) and (N, Ri, 4).
-            gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
+    def classify(
+        self, pred_logits: list[Tensor], gt_labels: Tensor, pos_iou: Tensor | None
+    ) -> Tensor:
+        """The loss of the positives and of each image's hard negatives, as a sum.
 
-        Returns:
-            "loss_cls", of the positives and the hard negatives, and "loss_box_reg"; scalars
-            divided by the normaliser.
+        Args:
+            pred_logits: one (N, Ri, K + 1) a level.
+            gt_labels: (N, R) in {-1, 0..K}.
+            pos_iou: (P,), or None where no loss needs it.
 
         Raises:
             ValueError: `cls_loss` does not give one term a row.
         """
-        if not self._state_checked:
-            warn_if_state_was_lost(self, get_event_storage())
-            self._state_checked = True
-        loss_cls, loss_box_reg, num_pos = dense_losses(
-            self,
-            anchors,
-            pred_logits,
-            gt_labels,
-            pred_anchor_deltas,
-            gt_boxes,
-            classify=self._classify,
-        )
-        normalizer = self.loss_normalizer(num_pos)
-        return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}
-
-    def _classify(
-        self,
-        cls_loss: nn.Module,
-        pred_logits: list[Tensor],
-        gt_labels: Tensor,
-        pos_iou: Tensor | None,
-    ) -> Tensor:
+        cls_loss = self.cls_loss
         if getattr(cls_loss, "takes_levels", False):
             terms = call_loss(cls_loss, pred_logits, gt_labels, pos_iou)
         else:

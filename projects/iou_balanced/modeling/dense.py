@@ -1,0 +1,99 @@
+"""What the dense detectors share: losses as attributes, checks at the entry, the sums.
+
+Shapes: N images, Ri anchors of level i, R of all levels, K foreground classes, P positives.
+"""
+
+import torch
+from detectron2.structures import Boxes
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from .inputs import check_ground_truth
+from .positives import classification_loss, gather_positives, regression_loss
+from .state import warn_if_state_was_lost
+
+
+class InjectedLosses:
+    """Mixin before a `DenseDetector` with `num_classes` and `box2box_transform`."""
+
+    _state_checked = False
+
+    def set_losses(
+        self, cls_loss: nn.Module, box_loss: nn.Module, loss_normalizer: nn.Module
+    ) -> None:
+        """Take the losses; called in the constructor, after `super().__init__`."""
+        self.cls_loss, self.box_loss = cls_loss, box_loss
+        self.loss_normalizer = loss_normalizer
+
+    def forward(self, batched_inputs: list[dict]):
+        """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
+
+        Raises:
+            ValueError: in training, for a box without area or of a class that the model lacks.
+        """
+        if self.training:
+            check_ground_truth(batched_inputs, self.num_classes)
+        return super().forward(batched_inputs)
+
+    def losses(
+        self,
+        anchors: list[Boxes],
+        pred_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            anchors: one a level, Ri boxes each.
+            pred_logits, pred_anchor_deltas: one a level, (N, Ri, K) and (N, Ri, 4).
+            gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
+
+        Returns:
+            "loss_cls" and "loss_box_reg", scalars divided by the normaliser.
+        """
+        loss_cls, loss_box_reg, num_pos = self.sum_losses(
+            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
+        )
+        normalizer = self.loss_normalizer(num_pos)
+        return {"loss_cls": loss_cls / normalizer, "loss_box_reg": loss_box_reg / normalizer}
+
+    def sum_losses(
+        self,
+        anchors: list[Boxes],
+        pred_logits: list[Tensor],
+        gt_labels: list[Tensor],
+        pred_anchor_deltas: list[Tensor],
+        gt_boxes: list[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The two losses as sums, before any normaliser; arguments as `losses`.
+
+        The event storage gets "num_pos_anchors", an image's on average, and the box loss's "w_loc".
+
+        Returns:
+            The classification loss, the box loss and the number of positives; scalars.
+        """
+        storage = get_event_storage()
+        if not self._state_checked:
+            warn_if_state_was_lost(self, storage)
+            self._state_checked = True
+        gt_labels = torch.stack(gt_labels)  # (N, R)
+        pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
+        positives = gather_positives(
+            pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
+        )
+        storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
+        loss_box_reg, pos_iou = regression_loss(
+            self.cls_loss, self.box_loss, self.box2box_transform, positives
+        )
+        loss_cls = self.classify(pred_logits, gt_labels, pos_iou)
+        w_loc = getattr(self.box_loss, "w_loc", None)
+        if w_loc is not None:
+            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
+        return loss_cls, loss_box_reg, pos_mask.sum()
+
+    def classify(
+        self, pred_logits: list[Tensor], gt_labels: Tensor, pos_iou: Tensor | None
+    ) -> Tensor:
+        """The classification loss as a sum; see `positives.classification_loss`."""
+        return classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou)
