@@ -1,5 +1,6 @@
 """Every file of configs/ as written: only image size, data, weights and device are replaced."""
 
+import gc
 import json
 import math
 import tokenize
@@ -80,6 +81,13 @@ def loss_node(model):
 
 def num_classes(model):
     return model.roi_heads.num_classes if "roi_heads" in model else model.num_classes
+
+
+@pytest.fixture(autouse=True)
+def free_memory():
+    """A config and the model in it refer to each other: else several of them stay for a while."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
