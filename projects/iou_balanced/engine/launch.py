@@ -131,6 +131,10 @@ def _run(main_func, args, rank, world_size, local_rank, local_size, init_method,
     _create_local_process_group(local_size)
     comm.synchronize()
     main_func(*args)
+    # Together, and with nothing left that holds the group: one that is destroyed by the end of the
+    # interpreter can abort the process.
+    comm.synchronize()
+    comm._get_global_gloo_group.cache_clear()
     dist.destroy_process_group()
 
 
