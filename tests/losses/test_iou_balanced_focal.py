@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from iou_balanced.losses import (
+    ClassWeights,
     IoUBalancedFocalLoss,
     focal_kernel,
     iou_balanced_focal_loss,
@@ -168,11 +169,11 @@ def test_gradcheck_at_fixed_weights(reduction):
     # derivative would be the plain one. So the weights are held fixed here, and the tests above
     # say which weights the loss takes.
     logits, weight = example().requires_grad_(), torch.rand(2, K, dtype=torch.float64)
-    positives = row_index.index_rows(LABELS, K)
+    positives, tables = row_index.index_rows(LABELS, K), ClassWeights(weight, weight, weight)
     pos_weight = torch.rand(5, dtype=torch.float64) * 3
     assert torch.autograd.gradcheck(
         lambda x: focal_kernel.FocalTerms.apply(
-            x, LABELS, positives, pos_weight, weight, 0.25, 2.0, reduction
+            x, LABELS, positives, pos_weight, None, tables, 0.25, 2.0, reduction
         ),
         logits,
     )

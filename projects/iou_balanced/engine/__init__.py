@@ -1,5 +1,6 @@
 """The training loop that tools/train_net.py and the tests call."""
 
+from .class_balance import ClassBalanceHook
 from .config import apply_overrides, load_config
 from .errors import UserError
 from .hooks import BestCheckpointer, ResumeStateHook
@@ -10,6 +11,7 @@ from .trainer import BalancedDefaultTrainer, Trainer
 __all__ = [
     "BalancedDefaultTrainer",
     "BestCheckpointer",
+    "ClassBalanceHook",
     "ResumeStateHook",
     "Trainer",
     "UserError",

@@ -10,6 +10,8 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils.file_io import PathManager
 from torch.nn.parallel import DistributedDataParallel
 
+from .errors import UserError
+
 logger = logging.getLogger(__name__)
 
 
@@ -39,7 +41,10 @@ class ResumeStateHook(HookBase):
     def load_state_dict(self, state_dict: dict) -> None:
         for name, module in self._modules.items():
             if name in state_dict:
-                module.load_resume_state_dict(state_dict[name])
+                try:
+                    module.load_resume_state_dict(state_dict[name])
+                except ValueError as e:
+                    raise UserError(f"{name}: {e}") from e
             else:
                 logger.warning("The checkpoint has no state of %s: it starts afresh", name)
 

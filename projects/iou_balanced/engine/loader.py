@@ -28,13 +28,22 @@ class ContinuingSampler(TrainingSampler):
         yield from itertools.islice(super()._infinite_indices(), self._start, None)
 
 
-def build_train_loader(cfg: DictConfig, start_iter: int = 0):
+def read_train_dataset(cfg: DictConfig):
+    """What `dataset` of dataloader.train gives, most often a list of dicts; None without one."""
+    node = cfg.dataloader.train
+    return instantiate(node.dataset) if "dataset" in node else None
+
+
+def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
     """Instantiate dataloader.train so that it goes on at iteration `start_iter`.
 
     With train.seed set, the order of the images is that of an uninterrupted run (with several
     workers, or grouping by aspect ratio, up to the few images that were loaded ahead); without a
     seed there is no order to go on with. A loader of one's own, or with a sampler of its own, is
     built as it is.
+
+    Args:
+        dataset: what `read_train_dataset` gave, which saves reading it again.
     """
     node, seed = cfg.dataloader.train, cfg.train.seed
     if seed >= 0 and start_iter:
@@ -42,7 +51,10 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0):
         seed_all_rng(seed + get_rank() + start_iter)
     # As `instantiate` does, but the list of images must not become an omegaconf object.
     target = locate_target(node._target_)
-    kwargs = {name: instantiate(value) for name, value in node.items() if name != "_target_"}
+    known = {"_target_"} if dataset is None else {"_target_", "dataset"}
+    kwargs = {name: instantiate(value) for name, value in node.items() if name not in known}
+    if dataset is not None:
+        kwargs["dataset"] = dataset
     if (
         accepts(target, "sampler")
         and kwargs.get("sampler") is None

@@ -20,10 +20,11 @@ from omegaconf import DictConfig, OmegaConf
 from iou_balanced.backbones import register_weights_handler
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
+from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .config import accepts, load_config, overridden_keys
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
-from .loader import build_train_loader
+from .loader import build_train_loader, read_train_dataset
 from .scaling import scale_to_batch_size
 from .trainer import LazyLoader, Trainer
 
@@ -43,6 +44,10 @@ def do_test(cfg: DictConfig, model: torch.nn.Module) -> dict:
     for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
         if node.get("output_dir") is None and accepts(node._target_, "output_dir"):
             node.output_dir = os.path.join(cfg.train.output_dir, "inference")
+        if node.get("class_counts") is None and accepts(node._target_, "class_counts"):
+            with data_errors_as_user_errors():
+                dataset_name = instantiate(node.dataset_name)
+            node.class_counts = find_counts_file(cfg, dataset_name)
     with data_errors_as_user_errors():
         evaluator = instantiate(evaluator)
     if OmegaConf.is_list(evaluator):
@@ -67,9 +72,20 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     optimizer_cfg.params.model = model
     optimizer = instantiate(optimizer_cfg)
 
+    main = comm.is_main_process()
+    with data_errors_as_user_errors():
+        dataset = read_train_dataset(cfg)
+    counts = count_classes(cfg, dataset)
+    # For evaluations that group the classes; also of a run that does not weigh them.
+    counts_file = os.path.join(cfg.train.output_dir, COUNTS_FILE)
+
     start_iter = 0
-    # Read when the first batch is asked for, after the checkpoint has set start_iter.
-    loader = LazyLoader(data_errors_as_user_errors()(lambda: build_train_loader(cfg, start_iter)))
+    # Built when the first batch is asked for, after the checkpoint has set start_iter.
+    pending = [dataset]  # the loader keeps a packed copy: let go of this one
+    del dataset
+    loader = LazyLoader(
+        data_errors_as_user_errors()(lambda: build_train_loader(cfg, start_iter, pending.pop()))
+    )
     trainer = Trainer(
         wrap_distributed(model, cfg),
         loader,
@@ -81,12 +97,12 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     checkpointer = Checkpointer(
         trainer.model, cfg.train.output_dir, optimizer=optimizer, trainer=trainer
     )
-    main = comm.is_main_process()
     best = cfg.train.best_checkpoint
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
+            ClassBalanceHook(model, counts, period=cfg.train.log_period),
             ResumeStateHook(model),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
             hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
@@ -114,6 +130,8 @@ def do_train(args, cfg: DictConfig) -> Trainer:
                 "--resume goes on with it; for a new one, give another train.output_dir"
             )
         load_initial_weights(checkpointer, cfg)
+    if main and counts is not None:
+        counts.save(counts_file)
     trainer.train(start_iter, cfg.train.max_iter)
     return trainer
 

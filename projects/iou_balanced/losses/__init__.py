@@ -4,7 +4,10 @@ Shapes: N images, R anchors or points, K foreground classes, P positives, M samp
 `gt_labels` holds -1 (ignored), 0..K-1 (foreground) and K (background), as in Detectron2.
 """
 
+from .balance_oriented import BalanceOriented
 from .box_iou import elementwise_box_iou
+from .class_balance import ClassBalance
+from .class_tables import ClassWeights
 from .closed_forms import (
     bounded_iou_center,
     bounded_iou_center_from_offset,
@@ -22,8 +25,15 @@ from .cross_entropy import (
 from .focal import (
     IoUBalancedFocalLoss,
     SigmoidFocalLoss,
+    balance_oriented_focal_loss,
     iou_balanced_focal_loss,
     sigmoid_focal_loss,
+)
+from .heatmap_focal import (
+    IoUBalancedPenaltyReducedFocalLoss,
+    PenaltyReducedFocalLoss,
+    iou_balanced_penalty_reduced_focal_loss,
+    penalty_reduced_focal_loss,
 )
 from .iou_losses import (
     CIoULoss,
@@ -38,11 +48,26 @@ from .iou_losses import (
 )
 from .iou_weights import iou_ratio_weights
 from .localization import IoUBalancedLocalization, LocalizationLoss, iou_balanced_terms
+from .quality_focal import QualityFocalLoss, quality_focal_loss
+from .reweighting import (
+    balance_oriented_weights,
+    effective_number_weights,
+    inverse_frequency_weights,
+    tail_classes,
+)
+from .rivals import ClassBalanced, Equalization
+from .schedules import ConstantSchedule, LinearSchedule, linear_schedule
 from .smooth_l1 import IoUBalancedSmoothL1Loss, SmoothL1Loss, iou_balanced_smooth_l1_loss
 
 __all__ = [
+    "BalanceOriented",
     "CIoULoss",
+    "ClassBalance",
+    "ClassBalanced",
+    "ClassWeights",
+    "ConstantSchedule",
     "DIoULoss",
+    "Equalization",
     "GIoULoss",
     "IoUBalancedCIoULoss",
     "IoUBalancedCrossEntropyLoss",
@@ -50,26 +75,39 @@ __all__ = [
     "IoUBalancedFocalLoss",
     "IoUBalancedGIoULoss",
     "IoUBalancedLocalization",
+    "IoUBalancedPenaltyReducedFocalLoss",
     "IoUBalancedSmoothL1Loss",
+    "LinearSchedule",
     "LocalizationLoss",
+    "PenaltyReducedFocalLoss",
+    "QualityFocalLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftmaxCrossEntropyLoss",
+    "balance_oriented_focal_loss",
+    "balance_oriented_weights",
     "bounded_iou_center",
     "bounded_iou_center_from_offset",
     "bounded_iou_size",
     "bounded_iou_size_from_offset",
     "ciou_loss",
     "diou_loss",
+    "effective_number_weights",
     "elementwise_box_iou",
     "giou_loss",
+    "inverse_frequency_weights",
     "iou_balanced_cross_entropy",
     "iou_balanced_focal_loss",
+    "iou_balanced_penalty_reduced_focal_loss",
     "iou_balanced_smooth_l1_loss",
     "iou_balanced_terms",
     "iou_ratio_weights",
+    "linear_schedule",
+    "penalty_reduced_focal_loss",
+    "quality_focal_loss",
     "sigmoid_focal_loss",
     "smooth_l1_gradient",
     "smooth_l1_gradient_bound_center",
     "smooth_l1_gradient_bound_size",
+    "tail_classes",
 ]

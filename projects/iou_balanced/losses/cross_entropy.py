@@ -18,6 +18,7 @@ from .checks import (
     reduce_terms,
     upcast,
 )
+from .class_tables import ClassWeights, expand_tables, image_of_rows
 from .iou_weights import iou_ratio_weights
 
 
@@ -48,12 +49,36 @@ def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[T
     return terms[0] if len(terms) == 1 else torch.cat(terms, dim=1), shapes[0][-1] - 1
 
 
+def _sample_weights(
+    class_weight: Tensor | ClassWeights, gt_labels: Tensor, num_classes: int, dtype: torch.dtype
+) -> Tensor:
+    """The weight of each sample's label, of the labels' shape; background (and ignored): 1."""
+    tables = expand_tables(class_weight, num_classes, gt_labels.shape[0])
+    if not tables.is_one_table and any(table is not None for table in tables[:3]):
+        given = [name for name, table in tables._asdict().items() if table is not None]
+        raise ValueError(
+            "Expected argument `class_weight` to have one table, or one for rows, because softmax "
+            "has one term for a sample and no columns to weigh apart (equalization loss needs a "
+            f"sigmoid loss), but got the tables {given}"
+        )
+    table = tables.own if tables.row is None else tables.row
+    if table is None:
+        return torch.ones_like(gt_labels, dtype=dtype)
+    flat = gt_labels.flatten().long()
+    if table.shape[1] == num_classes:  # background has weight 1
+        table = torch.cat([table, table.new_ones(len(table), 1)], dim=1)
+    rows = torch.arange(len(flat), device=flat.device)
+    images = image_of_rows(rows, len(flat), table)
+    return table.to(dtype)[images, flat.clamp(min=0)].view_as(gt_labels)
+
+
 def iou_balanced_cross_entropy(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
     pos_iou: Tensor | None,
     *,
     eta: float = 1.5,
+    class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
     across_processes: bool = False,
 ) -> Tensor:
@@ -71,6 +96,9 @@ def iou_balanced_cross_entropy(
         pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
             `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
         eta: exponent of the IoU, at least 0.
+        class_weight: (K,), or (N, K) with N the first dimension of the labels: multiplies the
+            term of each sample of the class, background by 1. Class weights come first: Eq. 4's
+            ratio runs over the weighted terms. Of `ClassWeights` only `row` makes sense here.
         reduction: "sum"; "mean" divides by the samples that are not ignored; "none" gives
             the shape of the labels, with 0 where ignored.
         across_processes: take Eq. 4's two sums over the positives of all processes.
@@ -81,6 +109,9 @@ def iou_balanced_cross_entropy(
     check_reduction(reduction)
     check_non_negative(eta=eta)
     terms, num_classes = _terms(pred_logits, gt_labels)
+    if class_weight is not None:
+        # No gradient flows into a weight.
+        terms = terms * _sample_weights(class_weight, gt_labels, num_classes, terms.dtype)
     if eta != 0:
         positives = ((gt_labels >= 0) & (gt_labels < num_classes)).nonzero(as_tuple=True)
         check_pos_iou(pos_iou, positives[0].numel())
@@ -98,16 +129,24 @@ class SoftmaxCrossEntropyLoss(nn.Module):
 
     needs_pos_iou = False
     takes_levels = True
+    is_softmax = True
 
     def __init__(self, *, reduction: str = "sum"):
         super().__init__()
         check_reduction(reduction)
         self.reduction = reduction
 
-    def forward(self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> Tensor:
+    def forward(
+        self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor, *, class_weight=None
+    ) -> Tensor:
         """See `iou_balanced_cross_entropy` with eta = 0."""
         return iou_balanced_cross_entropy(
-            pred_logits, gt_labels, None, eta=0, reduction=self.reduction
+            pred_logits,
+            gt_labels,
+            None,
+            eta=0,
+            class_weight=class_weight,
+            reduction=self.reduction,
         )
 
     def extra_repr(self) -> str:
@@ -122,6 +161,7 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
     """
 
     takes_levels = True
+    is_softmax = True
 
     def __init__(self, *, eta: float = 1.5, reduction: str = "sum", across_processes: bool = True):
         super().__init__()
@@ -139,6 +179,8 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
         pred_logits: Tensor | Sequence[Tensor],
         gt_labels: Tensor,
         pos_iou: Tensor | None = None,
+        *,
+        class_weight=None,
     ) -> Tensor:
         """See `iou_balanced_cross_entropy`; `pos_iou` may be left out where eta is 0."""
         if pos_iou is None and self.needs_pos_iou:
@@ -148,6 +190,7 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
             gt_labels,
             pos_iou,
             eta=self.eta,
+            class_weight=class_weight,
             reduction=self.reduction,
             across_processes=self.across_processes,
         )

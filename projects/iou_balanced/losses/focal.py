@@ -9,34 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_non_negative, check_pos_iou, check_reduction, reduce_terms
+from .class_tables import ClassWeights, expand_tables
 from .focal_kernel import FocalTerms, positive_terms
 from .iou_weights import iou_ratio_weights
 from .levels import Part, count_positives, split_levels
 
 
-def _expand_class_weight(class_weight: Tensor | None, logits: Tensor) -> Tensor | None:
-    """(K,) or (N, K) -> (1 or N, K), without gradient; N is the first dimension of the logits."""
-    if class_weight is None:
-        return None
-    num_classes = logits.shape[-1]
-    allowed = {(num_classes,)}
-    if logits.dim() > 1:
-        allowed.add((logits.shape[0], num_classes))
-    if tuple(class_weight.shape) not in allowed:
-        raise ValueError(
-            f"Expected argument `class_weight` to have a shape (K,) or (N, K) in {allowed}, "
-            f"but got {tuple(class_weight.shape)}"
-        )
-    return class_weight.detach().reshape(-1, num_classes)
+def tables_for(class_weight: Tensor | ClassWeights | None, logits: Tensor) -> ClassWeights:
+    """N is the first dimension of the logits."""
+    num_images = logits.shape[0] if logits.dim() > 1 else None
+    return expand_tables(class_weight, logits.shape[-1], num_images)
 
 
-def _reduce(
+def reduce_parts(
     parts: list[Part],
-    pos_weight: Tensor | None,
-    class_weight: Tensor | None,
+    tables: ClassWeights,
     alpha: float,
     gamma: float,
     reduction: str,
+    *,
+    pos_weight: Tensor | None = None,
+    pos_target: Tensor | None = None,
 ) -> Tensor:
     results = [
         FocalTerms.apply(
@@ -44,7 +37,8 @@ def _reduce(
             part.labels,
             part.positives,
             None if pos_weight is None else pos_weight[part.order],
-            class_weight,
+            None if pos_target is None else pos_target[part.order],
+            tables,
             alpha,
             gamma,
             reduction,
@@ -66,7 +60,7 @@ def sigmoid_focal_loss(
     *,
     alpha: float = 0.25,
     gamma: float = 2.0,
-    class_weight: Tensor | None = None,
+    class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
 ) -> Tensor:
     """Sigmoid focal loss on class indices (RetinaNet, arXiv 1708.02002, Eq. 5).
@@ -83,7 +77,9 @@ def sigmoid_focal_loss(
             weighting, as in fvcore.
         gamma: focusing exponent, at least 0.
         class_weight: (K,), or (N, K) with N the first dimension of the logits. Multiplies every
-            element of the class's column, background included; no gradient flows into it.
+            element of the class's column, background included; no gradient flows into it. Or
+            `ClassWeights`, tables apart for a positive's own column, its other columns,
+            background rows, and whole rows.
         reduction: "sum"; "mean" divides by the elements that are not ignored; "none" gives
             (..., K) with 0 where ignored.
 
@@ -94,8 +90,7 @@ def sigmoid_focal_loss(
     check_reduction(reduction)
     check_non_negative(gamma=gamma)
     parts = split_levels(pred_logits, gt_labels)
-    class_weight = _expand_class_weight(class_weight, parts[0].logits)
-    return _reduce(parts, None, class_weight, alpha, gamma, reduction)
+    return reduce_parts(parts, tables_for(class_weight, parts[0].logits), alpha, gamma, reduction)
 
 
 def iou_balanced_focal_loss(
@@ -106,7 +101,7 @@ def iou_balanced_focal_loss(
     eta: float = 1.5,
     alpha: float = 0.25,
     gamma: float = 2.0,
-    class_weight: Tensor | None = None,
+    class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
     across_processes: bool = False,
 ) -> Tensor:
@@ -130,17 +125,51 @@ def iou_balanced_focal_loss(
     check_reduction(reduction)
     check_non_negative(gamma=gamma, eta=eta)
     parts = split_levels(pred_logits, gt_labels)
-    class_weight = _expand_class_weight(class_weight, parts[0].logits)
+    tables = tables_for(class_weight, parts[0].logits)
     weights = None
     if eta != 0:
         check_pos_iou(pos_iou, count_positives(parts))
-        terms = [positive_terms(*part[:3], class_weight, alpha, gamma) for part in parts]
+        terms = [positive_terms(*part[:3], tables, alpha, gamma) for part in parts]
         order = [part.order for part in parts]
         # From the order of the levels to that of `pos_iou`.
         terms = terms[0] if len(parts) == 1 else torch.cat(terms)[torch.cat(order).argsort()]
         # Eq. 4; the weights carry no gradient.
         weights = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
-    return _reduce(parts, weights, class_weight, alpha, gamma, reduction)
+    return reduce_parts(parts, tables, alpha, gamma, reduction, pos_weight=weights)
+
+
+def balance_oriented_focal_loss(
+    pred_logits: Tensor | Sequence[Tensor],
+    gt_labels: Tensor,
+    class_weight: Tensor,
+    *,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+    reduction: str = "sum",
+) -> Tensor:
+    """Balance-oriented focal loss, Eq. 9 of the paper of that name.
+
+    Each class's weight multiplies every element of its column, background included. The weights
+    come from `balance_oriented_weights`; the detector's own alpha stays. This is
+    `sigmoid_focal_loss` with a `class_weight`: the loss of any detector with a `class_balance`.
+
+    Args:
+        pred_logits: (N, R, K), or one (N, Ri, K) a feature level.
+        gt_labels: (N, R) integers: -1 ignored, 0..K-1 foreground, K background.
+        class_weight: (N, K), of each image k and class i: w-hat_{i,k}.
+        alpha, gamma, reduction: see `sigmoid_focal_loss`.
+
+    Raises:
+        ValueError: as `sigmoid_focal_loss`.
+    """
+    return sigmoid_focal_loss(
+        pred_logits,
+        gt_labels,
+        alpha=alpha,
+        gamma=gamma,
+        class_weight=class_weight,
+        reduction=reduction,
+    )
 
 
 class SigmoidFocalLoss(nn.Module):

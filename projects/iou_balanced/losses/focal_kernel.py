@@ -4,6 +4,9 @@ With p = sigmoid(x), softplus(x) = -log(1 - p) and the focusing exponent g:
     background: (1 - alpha) p^g softplus(x),
         derivative (1 - alpha) p^g [g (1 - p) softplus(x) + p];
     foreground: alpha (1 - p)^g softplus(-x): the same at -x, with alpha for 1 - alpha.
+With a target y in [0, 1] for a foreground element (quality focal loss), s = p - y and the binary
+cross entropy b = softplus(x) - x y:
+    |s|^g b, derivative g |s|^(g - 1) sign(s) p (1 - p) b + |s|^g s.
 """
 
 import torch
@@ -11,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import upcast
-from .row_index import RowIndex
+from .class_tables import ClassWeights, image_of_rows
+from .row_index import Chunk, RowIndex
 
 
 def _focal(x: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:
@@ -28,14 +32,34 @@ def _alphas(alpha: float) -> tuple[float, float]:
     return (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
 
 
-def _positive_terms(flat, positives, class_weight, num_rows, alpha, gamma, with_grad):
+def _quality(x: Tensor, y: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:
+    """|p - y|^g times the binary cross entropy with y, and its derivative by x."""
+    p = torch.sigmoid(x)
+    cross_entropy, distance = F.softplus(x) - x * y, p - y
+    modulation = distance.abs() ** gamma
+    grad = None
+    if with_grad:
+        grad = modulation * distance
+        if gamma:  # 0 * 0^-1 where p = y, else
+            slope = gamma * distance.abs() ** (gamma - 1) * distance.sign() * p * (1 - p)
+            grad = grad + torch.where(distance == 0, 0.0, slope) * cross_entropy
+    return modulation * cross_entropy, grad
+
+
+def _positive_terms(flat, positives, target, tables, num_rows, alpha, gamma, with_grad):
+    """(P,) loss of each positive's own element, class-weighted, and its derivative."""
     x = upcast(flat[positives.rows, positives.classes])
-    terms, grad = _focal(-x, gamma, with_grad)
+    if target is None:
+        terms, grad = _focal(-x, gamma, with_grad)
+        grad = None if grad is None else -grad
+    else:
+        terms, grad = _quality(x, target.to(x.dtype), gamma, with_grad)
     scale = _alphas(alpha)[0]
-    if class_weight is not None:
-        images = _image_of(positives.rows, num_rows, class_weight)
-        scale = scale * class_weight[images, positives.classes].to(x.dtype)
-    return terms * scale, None if grad is None else grad * -scale
+    for table in (tables.own, tables.row):
+        if table is not None:
+            images = image_of_rows(positives.rows, num_rows, table)
+            scale = scale * table[images, positives.classes].to(x.dtype)
+    return terms * scale, None if grad is None else grad * scale
 
 
 @torch.no_grad()
@@ -43,21 +67,60 @@ def positive_terms(
     pred_logits: Tensor,
     gt_labels: Tensor,
     positives: RowIndex,
-    class_weight: Tensor | None,
+    tables: ClassWeights,
     alpha: float,
     gamma: float,
 ) -> Tensor:
     """(P,) loss of each positive's own class column, class-weighted, without gradient."""
     flat = pred_logits.reshape(-1, pred_logits.shape[-1])
     terms, _ = _positive_terms(
-        flat, positives, class_weight, gt_labels.numel(), alpha, gamma, with_grad=False
+        flat, positives, None, tables, gt_labels.numel(), alpha, gamma, with_grad=False
     )
     return terms
 
 
-def _image_of(rows: Tensor, num_rows: int, class_weight: Tensor) -> Tensor:
-    """Index of the image, a row of `class_weight` (N, K), that each row of logits belongs to."""
-    return rows // max(num_rows // max(class_weight.shape[0], 1), 1)
+class _ChunkScale:
+    """Weights of the elements of a chunk that are no positive's own."""
+
+    def __init__(self, tables: ClassWeights, positives: RowIndex, num_rows: int, alpha: float):
+        self.tables, self.positives, self.num_rows = tables, positives, num_rows
+        self.scale = _alphas(alpha)[1]
+        # Rows apart: those of positives have weights of their own.
+        self.positive_rows_differ = tables.other is not tables.background or tables.row is not None
+
+    def __call__(self, chunk: Chunk, *values: Tensor) -> None:
+        """Scale (rows, K) values in place; each positive's own element gets what comes later."""
+        tables, rows, num_rows = self.tables, chunk.rows, self.num_rows
+        dtype, device = values[0].dtype, values[0].device
+        index = torch.arange(rows.start, rows.stop, device=device)
+        factors: list[Tensor | float] = [self.scale]
+        if tables.background is not None:
+            table = tables.background.to(dtype) * factors.pop()
+            factors.append(
+                table if len(table) == 1 else table[image_of_rows(index, num_rows, table)]
+            )
+        if tables.row is not None:
+            images = image_of_rows(index, num_rows, tables.row)
+            factors.append(tables.row.to(dtype)[images, -1:])
+        positive_rows = self.positives.rows[chunk.positives]
+        local = positive_rows - rows.start
+        for value in values:
+            kept = value[local] if self.positive_rows_differ else None
+            for factor in factors:
+                value.mul_(factor)
+            if kept is not None:
+                value[local] = kept * self._of_positive_rows(chunk, positive_rows, dtype)
+
+    def _of_positive_rows(self, chunk: Chunk, rows: Tensor, dtype) -> Tensor | float:
+        scale = self.scale
+        if self.tables.other is not None:
+            images = image_of_rows(rows, self.num_rows, self.tables.other)
+            scale = scale * self.tables.other.to(dtype)[images]
+        if self.tables.row is not None:
+            images = image_of_rows(rows, self.num_rows, self.tables.row)
+            classes = self.positives.classes[chunk.positives]
+            scale = scale * self.tables.row.to(dtype)[images, classes, None]
+        return scale
 
 
 class FocalTerms(torch.autograd.Function):
@@ -70,7 +133,16 @@ class FocalTerms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, pred_logits, gt_labels, positives, pos_weight, class_weight, alpha, gamma, reduction
+        ctx,
+        pred_logits,
+        gt_labels,
+        positives,
+        pos_weight,
+        pos_target,
+        tables,
+        alpha,
+        gamma,
+        reduction,
     ):
         num_classes, with_grad = pred_logits.shape[-1], ctx.needs_input_grad[0]
         flat, labels = pred_logits.reshape(-1, num_classes), gt_labels.reshape(-1)
@@ -79,25 +151,23 @@ class FocalTerms(torch.autograd.Function):
         grad = torch.empty_like(flat, dtype=dtype) if with_grad else None
 
         pos_value, pos_slope = _positive_terms(
-            flat, positives, class_weight, labels.numel(), alpha, gamma, with_grad
+            flat, positives, pos_target, tables, labels.numel(), alpha, gamma, with_grad
         )
         if pos_weight is not None:
             pos_value = pos_value * pos_weight
             pos_slope = pos_slope * pos_weight if with_grad else None
 
         sums = [flat.new_zeros((), dtype=dtype)]
-        for rows, pos, ignored in positives.chunks:
+        scale = _ChunkScale(tables, positives, labels.numel(), alpha)
+        for chunk in positives.chunks:
+            rows, pos, ignored = chunk
             value, slope = _focal(upcast(flat[rows]), gamma, with_grad)
-            scale = _alphas(alpha)[1]
-            if class_weight is not None:
-                images = torch.arange(rows.start, rows.stop, device=flat.device)
-                images = _image_of(images, labels.numel(), class_weight)
-                scale = scale * class_weight.to(dtype)[images]
+            scale(chunk, *((value, slope) if with_grad else (value,)))
             own = (positives.rows[pos] - rows.start, positives.classes[pos])
-            value.mul_(scale)[own] = pos_value[pos]
+            value[own] = pos_value[pos]
             value[ignored] = 0
             if with_grad:
-                slope.mul_(scale)[own] = pos_slope[pos]
+                slope[own] = pos_slope[pos]
                 slope[ignored] = 0
                 grad[rows] = slope
             if elementwise is None:
@@ -119,4 +189,4 @@ class FocalTerms(torch.autograd.Function):
         if grad_output.dim():
             grad_output = grad_output.reshape(grad.shape)
         grad = (grad * grad_output).to(ctx.dtype)
-        return grad.reshape(ctx.shape), None, None, None, None, None, None, None
+        return (grad.reshape(ctx.shape), *[None] * 8)

@@ -1,5 +1,6 @@
 """From a stock LazyConfig to the balanced detector in one line."""
 
+import copy
 from typing import NamedTuple
 
 from detectron2.config import LazyCall
@@ -7,6 +8,8 @@ from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
+
+from iou_balanced.losses import ClassBalance
 
 from .convert_rcnn import box_predictor_nodes, rpn_node
 from .families import (
@@ -87,6 +90,7 @@ def balance(
     normalize: bool | None = None,
     across_processes: bool = True,
     rpn: bool = False,
+    class_balance: DictConfig | None = None,
 ) -> DictConfig:
     """Turn the LazyConfig of a stock detector into that of the IoU-balanced one, in place.
 
@@ -111,6 +115,9 @@ def balance(
             the thousands.
         across_processes: take the normaliser and all sums over all processes.
         rpn: balance the RPN of an R-CNN too; its w_loc is measured, whatever `weight` is.
+        class_balance: a LazyCall such as `L(BalanceOriented)(eta=0.999)`, which weighs the classes
+            in the classification loss; its `num_classes` is the model's. With eta=None and
+            lam=None it is the only change. None keeps what the config has.
 
     Returns:
         `model`, for assignment: `cfg.model = balance(cfg.model)`.
@@ -122,15 +129,20 @@ def balance(
     target = _locate(model)
     dense = next((r for known, r in _DENSE.items() if _is(target, known)), None)
     change = _Change(eta, lam, weight, beta, normalize, across_processes)
+    if class_balance is not None:
+        _check_class_balance(class_balance)
     if dense is not None:
         if rpn:
             raise ValueError(f"Expected argument `rpn` to be False: {target.__name__} has no RPN")
         _apply([(model, dense, change)])
+        _set_class_balance(model, class_balance)
     elif isinstance(target, type) and issubclass(target, GeneralizedRCNN):
         nodes = [(node, _FAST_RCNN, change) for _, node in box_predictor_nodes(model)]
         if rpn:
             nodes.append((rpn_node(model), _RPN, change._replace(weight=PAPER)))
         _apply(nodes)
+        for _, node in box_predictor_nodes(model):
+            _set_class_balance(node, class_balance)
         if target is GeneralizedRCNN:
             model._target_ = BalancedGeneralizedRCNN
     else:
@@ -150,6 +162,21 @@ class _Change(NamedTuple):
     beta: float | str | None
     normalize: bool | None
     across_processes: bool
+
+
+def _check_class_balance(node) -> None:
+    target = _locate(node)
+    if not (isinstance(target, type) and issubclass(target, ClassBalance)):
+        raise ValueError(
+            "Expected argument `class_balance` to be a LazyCall of one of iou_balanced.losses' "
+            f"BalanceOriented, ClassBalanced and Equalization, but got {target or type(node)}"
+        )
+
+
+def _set_class_balance(node: DictConfig, class_balance: DictConfig | None) -> None:
+    if class_balance is not None:
+        node.class_balance = copy.deepcopy(class_balance)  # one for each stage of a cascade
+        node.class_balance.setdefault("num_classes", "${..num_classes}")
 
 
 def _locate(node) -> type | None:

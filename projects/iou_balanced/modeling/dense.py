@@ -8,6 +8,9 @@ from detectron2.structures import Boxes
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
+from iou_balanced.losses import ClassWeights
+
+from .class_weighting import check_class_balance
 from .inputs import check_ground_truth
 from .positives import classification_loss, gather_positives, regression_loss
 from .state import warn_if_state_was_lost
@@ -17,13 +20,23 @@ class InjectedLosses:
     """Mixin before a `DenseDetector` with `num_classes` and `box2box_transform`."""
 
     _state_checked = False
+    _gt_classes = None
 
     def set_losses(
-        self, cls_loss: nn.Module, box_loss: nn.Module, loss_normalizer: nn.Module
+        self,
+        cls_loss: nn.Module,
+        box_loss: nn.Module,
+        loss_normalizer: nn.Module,
+        class_balance: nn.Module | None = None,
     ) -> None:
-        """Take the losses; called in the constructor, after `super().__init__`."""
+        """Take the losses; called in the constructor, after `super().__init__`.
+
+        Raises:
+            ValueError: `class_balance` does not go with `cls_loss` or with the model's classes.
+        """
+        check_class_balance(class_balance, cls_loss, self.num_classes)
         self.cls_loss, self.box_loss = cls_loss, box_loss
-        self.loss_normalizer = loss_normalizer
+        self.loss_normalizer, self.class_balance = loss_normalizer, class_balance
 
     def forward(self, batched_inputs: list[dict]):
         """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
@@ -31,9 +44,15 @@ class InjectedLosses:
         Raises:
             ValueError: in training, for a box without area or of a class that the model lacks.
         """
-        if self.training:
-            check_ground_truth(batched_inputs, self.num_classes)
-        return super().forward(batched_inputs)
+        if not self.training:
+            return super().forward(batched_inputs)
+        check_ground_truth(batched_inputs, self.num_classes)
+        # As they are in the batch; what the model makes of them does not pass through Detectron2.
+        self._gt_classes = [x["instances"].gt_classes for x in batched_inputs]
+        try:
+            return super().forward(batched_inputs)
+        finally:
+            self._gt_classes = None
 
     def losses(
         self,
@@ -86,14 +105,21 @@ class InjectedLosses:
         loss_box_reg, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives
         )
-        loss_cls = self.classify(pred_logits, gt_labels, pos_iou)
+        class_weight = None
+        if self.class_balance is not None:
+            class_weight = self.class_balance(self._gt_classes, gt_labels)
+        loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight)
         w_loc = getattr(self.box_loss, "w_loc", None)
         if w_loc is not None:
             storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
         return loss_cls, loss_box_reg, pos_mask.sum()
 
     def classify(
-        self, pred_logits: list[Tensor], gt_labels: Tensor, pos_iou: Tensor | None
+        self,
+        pred_logits: list[Tensor],
+        gt_labels: Tensor,
+        pos_iou: Tensor | None,
+        class_weight: Tensor | ClassWeights | None,
     ) -> Tensor:
         """The classification loss as a sum; see `positives.classification_loss`."""
-        return classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou)
+        return classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou, class_weight)

@@ -12,8 +12,14 @@ from detectron2.structures import Instances
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from iou_balanced.losses import IoUBalancedFocalLoss, SigmoidFocalLoss, SoftmaxCrossEntropyLoss
+from iou_balanced.losses import (
+    IoUBalancedFocalLoss,
+    QualityFocalLoss,
+    SigmoidFocalLoss,
+    SoftmaxCrossEntropyLoss,
+)
 
+from .class_weighting import check_class_balance, weights_by_row
 from .positives import Positives, call_loss, regression_loss
 from .two_stage import check_losses, choose_box_loss, record_w_loc, warn_at_first_call
 
@@ -36,6 +42,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         num_classes: int,
         cls_loss: nn.Module | None = None,
         box_loss: nn.Module | None = None,
+        class_balance: nn.Module | None = None,
         test_score_thresh: float = 0.0,
         test_nms_thresh: float = 0.5,
         test_topk_per_image: int = 100,
@@ -56,6 +63,9 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise, or with
                 boxes where its `on_boxes` is true. By default what `box_reg_loss_type` and
                 `smooth_l1_beta` say, which it excludes.
+            class_balance: called in training with the classes of each image's objects, which
+                `BalancedGeneralizedRCNN` passes on, and the labels of its sampled proposals;
+                returns the `class_weight` of `cls_loss`. None: all classes weigh the same.
             use_fed_loss, use_sigmoid_ce: have to be False; with the two after them they are
                 there because Detectron2's main branch passes them.
             others: see `detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
@@ -88,9 +98,13 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             self.cls_loss,
             self.box_loss,
             box2box_transform,
-            refused=(SigmoidFocalLoss, IoUBalancedFocalLoss),
+            refused=(SigmoidFocalLoss, IoUBalancedFocalLoss, QualityFocalLoss),
             reason="a softmax loss, because the box head scores by softmax at test time",
         )
+        check_class_balance(class_balance, self.cls_loss, num_classes)
+        self.class_balance = class_balance
+        self.gt_classes: list[Tensor] | None = None
+        """Of the images in the batch, where the model says so; not those of proposals."""
         self.state_checked = False
 
     def losses(
@@ -121,7 +135,13 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         loss_box_reg, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives
         )
-        loss_cls = call_loss(self.cls_loss, pred_logits, gt_classes, pos_iou)
+        class_weight = None
+        if self.class_balance is not None and proposals:
+            by_image = [p.gt_classes for p in proposals]
+            class_weight = weights_by_row(
+                self.class_balance(self.gt_classes, by_image), [len(x) for x in by_image]
+            )
+        loss_cls = call_loss(self.cls_loss, pred_logits, gt_classes, pos_iou, class_weight)
         record_w_loc(self.box_loss, storage)
 
         num_proposals = max(gt_classes.numel(), 1)

@@ -32,6 +32,7 @@ class BalancedFCOS(InjectedLosses, FCOS):
         cls_loss: nn.Module | None = None,
         box_loss: nn.Module | None = None,
         loss_normalizer: nn.Module | None = None,
+        class_balance: nn.Module | None = None,
         test_score_thresh: float = 0.2,
         test_topk_candidates: int = 1000,
         test_nms_thresh: float = 0.6,
@@ -45,6 +46,9 @@ class BalancedFCOS(InjectedLosses, FCOS):
                 where its `needs_pos_iou` is true; returns a sum. Focal loss by default.
             box_loss: called with boxes (P, 4) XYXY where its `on_boxes` is true, else with
                 deltas, and IoU (P,) likewise. GIoU loss by default.
+            class_balance: called in training with the classes of each image's objects and
+                labels (N, R); returns the `class_weight` of `cls_loss`. See
+                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
             loss_normalizer: called with the number of positives; returns the divisor of all
                 losses. `LossNormalizer(initial=300)` by default, Detectron2's.
             others: see `detectron2.modeling.meta_arch.fcos.FCOS`.
@@ -69,6 +73,7 @@ class BalancedFCOS(InjectedLosses, FCOS):
             SigmoidFocalLoss() if cls_loss is None else cls_loss,
             GIoULoss() if box_loss is None else box_loss,
             loss_normalizer,
+            class_balance,
         )
 
     @torch.no_grad()

@@ -57,6 +57,7 @@ class FoveaBox(InjectedLosses, DenseDetector):
         cls_loss: nn.Module | None = None,
         box_loss: nn.Module | None = None,
         loss_normalizer: nn.Module | None = None,
+        class_balance: nn.Module | None = None,
         test_score_thresh: float = 0.05,
         test_topk_candidates: int = 1000,
         test_nms_thresh: float = 0.5,
@@ -77,6 +78,9 @@ class FoveaBox(InjectedLosses, DenseDetector):
                 gamma 1.5 by default.
             box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; with boxes
                 (P, 4) XYXY where its `on_boxes` is true. Smooth L1 with beta 0.11 by default.
+            class_balance: called in training with the classes of each image's objects and
+                labels (N, R); returns the `class_weight` of `cls_loss`. See
+                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
             loss_normalizer: called with the number of positives; returns the divisor of the box
                 loss. A copy of it, called with the number of positives and images, gives that
                 of the classification loss. Both are just these numbers by default.
@@ -112,6 +116,7 @@ class FoveaBox(InjectedLosses, DenseDetector):
             SigmoidFocalLoss(alpha=0.4, gamma=1.5) if cls_loss is None else cls_loss,
             SmoothL1Loss(beta=0.11) if box_loss is None else box_loss,
             loss_normalizer,
+            class_balance,
         )
         self.cls_normalizer = copy.deepcopy(loss_normalizer)
 

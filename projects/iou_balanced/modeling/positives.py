@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from iou_balanced.losses import elementwise_box_iou
+from iou_balanced.losses import ClassWeights, elementwise_box_iou
 from iou_balanced.losses.checks import upcast
 
 
@@ -48,16 +48,25 @@ def needs_pos_iou(*losses: nn.Module) -> bool:
 
 
 def call_loss(
-    loss: nn.Module, pred: Tensor | list[Tensor], target: Tensor, pos_iou: Tensor | None
+    loss: nn.Module,
+    pred: Tensor | list[Tensor],
+    target: Tensor,
+    pos_iou: Tensor | None,
+    class_weight: Tensor | ClassWeights | None = None,
 ) -> Tensor:
-    """Call a loss, with `pos_iou` only where it asks for it."""
+    """Call a loss, with `pos_iou` only where it asks for it, and `class_weight` where it is."""
+    more = {} if class_weight is None else {"class_weight": class_weight}
     if needs_pos_iou(loss):
-        return loss(pred, target, pos_iou)
-    return loss(pred, target)
+        return loss(pred, target, pos_iou, **more)
+    return loss(pred, target, **more)
 
 
 def classification_loss(
-    cls_loss: nn.Module, pred_logits: list[Tensor], gt_labels: Tensor, pos_iou: Tensor | None
+    cls_loss: nn.Module,
+    pred_logits: list[Tensor],
+    gt_labels: Tensor,
+    pos_iou: Tensor | None,
+    class_weight: Tensor | ClassWeights | None = None,
 ) -> Tensor:
     """Call a classification loss on dense predictions.
 
@@ -66,10 +75,11 @@ def classification_loss(
             a copy of all logits; any other one tensor (N, R, K).
         gt_labels: (N, R).
         pos_iou: (P,), or None where no loss needs it.
+        class_weight: (K,) or (N, K), `ClassWeights`, or None.
     """
     if not getattr(cls_loss, "takes_levels", False):
         pred_logits = torch.cat(pred_logits, dim=1)
-    return call_loss(cls_loss, pred_logits, gt_labels, pos_iou)
+    return call_loss(cls_loss, pred_logits, gt_labels, pos_iou, class_weight)
 
 
 def regression_loss(

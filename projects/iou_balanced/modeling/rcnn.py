@@ -2,6 +2,7 @@
 
 from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN
 
+from .fast_rcnn import BalancedFastRCNNOutputLayers
 from .inputs import check_ground_truth
 
 
@@ -19,6 +20,16 @@ class BalancedGeneralizedRCNN(GeneralizedRCNN):
         Raises:
             ValueError: in training, for a box without area or of a class that the model lacks.
         """
-        if self.training:
-            check_ground_truth(batched_inputs, self.roi_heads.num_classes)
-        return super().forward(batched_inputs)
+        if not self.training:
+            return super().forward(batched_inputs)
+        check_ground_truth(batched_inputs, self.roi_heads.num_classes)
+        # What the box heads see of an image is its proposals.
+        gt_classes = [x["instances"].gt_classes for x in batched_inputs]
+        heads = [x for x in self.modules() if isinstance(x, BalancedFastRCNNOutputLayers)]
+        for head in heads:
+            head.gt_classes = gt_classes
+        try:
+            return super().forward(batched_inputs)
+        finally:
+            for head in heads:
+                head.gt_classes = None

@@ -32,6 +32,7 @@ class BalancedRetinaNet(InjectedLosses, RetinaNet):
         cls_loss: nn.Module | None = None,
         box_loss: nn.Module | None = None,
         loss_normalizer: nn.Module | None = None,
+        class_balance: nn.Module | None = None,
         test_score_thresh: float = 0.05,
         test_topk_candidates: int = 1000,
         test_nms_thresh: float = 0.5,
@@ -47,6 +48,9 @@ class BalancedRetinaNet(InjectedLosses, RetinaNet):
                 where its `needs_pos_iou` is true; returns a sum. Focal loss by default.
             box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise. L1 by
                 default, as in Detectron2 (smooth L1 with beta 0).
+            class_balance: called in training with the classes of each image's objects and
+                labels (N, R); returns the `class_weight` of `cls_loss`. See
+                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
             loss_normalizer: called with the number of positives; returns the divisor of both.
                 `LossNormalizer()` by default.
             others: see `detectron2.modeling.RetinaNet`.
@@ -72,6 +76,7 @@ class BalancedRetinaNet(InjectedLosses, RetinaNet):
             SigmoidFocalLoss() if cls_loss is None else cls_loss,
             SmoothL1Loss() if box_loss is None else box_loss,
             LossNormalizer() if loss_normalizer is None else loss_normalizer,
+            class_balance,
         )
 
     @classmethod

@@ -13,12 +13,15 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from iou_balanced.losses import (
+    ClassWeights,
     IoUBalancedFocalLoss,
+    QualityFocalLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
 )
 
+from .class_weighting import weights_by_row
 from .default_boxes import match_images
 from .dense import InjectedLosses
 from .mining import mine_hard_negatives
@@ -46,6 +49,7 @@ class SSD(InjectedLosses, DenseDetector):
         cls_loss: nn.Module | None = None,
         box_loss: nn.Module | None = None,
         loss_normalizer: nn.Module | None = None,
+        class_balance: nn.Module | None = None,
         test_score_thresh: float = 0.02,
         test_topk_candidates: int = 1000,
         test_nms_thresh: float = 0.45,
@@ -69,6 +73,9 @@ class SSD(InjectedLosses, DenseDetector):
                 the logits as a list of (N, Ri, K + 1) and labels (N, R).
             box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; returns a
                 sum. Smooth L1 with beta 1 by default.
+            class_balance: called in training with the classes of each image's objects and
+                labels (N, R); returns the `class_weight` of `cls_loss`. See
+                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
             loss_normalizer: called with the number of positives; returns the divisor of both. By
                 default that number itself, over the whole batch.
             test_topk_candidates: on each level, before NMS.
@@ -93,6 +100,7 @@ class SSD(InjectedLosses, DenseDetector):
             SoftmaxCrossEntropyLoss(reduction="none") if cls_loss is None else cls_loss,
             SmoothL1Loss(beta=1.0) if box_loss is None else box_loss,
             loss_normalizer,
+            class_balance,
         )
         self._check_arguments()
 
@@ -139,7 +147,11 @@ class SSD(InjectedLosses, DenseDetector):
         return gt_labels, gt_boxes
 
     def classify(
-        self, pred_logits: list[Tensor], gt_labels: Tensor, pos_iou: Tensor | None
+        self,
+        pred_logits: list[Tensor],
+        gt_labels: Tensor,
+        pos_iou: Tensor | None,
+        class_weight: Tensor | ClassWeights | None,
     ) -> Tensor:
         """The loss of the positives and of each image's hard negatives, as a sum.
 
@@ -147,16 +159,18 @@ class SSD(InjectedLosses, DenseDetector):
             pred_logits: one (N, Ri, K + 1) a level.
             gt_labels: (N, R) in {-1, 0..K}.
             pos_iou: (P,), or None where no loss needs it.
+            class_weight: (K,) or (N, K), `ClassWeights`, or None.
 
         Raises:
             ValueError: `cls_loss` does not give one term a row.
         """
         cls_loss = self.cls_loss
         if getattr(cls_loss, "takes_levels", False):
-            terms = call_loss(cls_loss, pred_logits, gt_labels, pos_iou)
+            terms = call_loss(cls_loss, pred_logits, gt_labels, pos_iou, class_weight)
         else:
             pred_logits = torch.cat(pred_logits, dim=1).flatten(0, 1)
-            terms = call_loss(cls_loss, pred_logits, gt_labels.flatten(), pos_iou)
+            class_weight = weights_by_row(class_weight, [gt_labels.shape[1]] * len(gt_labels))
+            terms = call_loss(cls_loss, pred_logits, gt_labels.flatten(), pos_iou, class_weight)
         if terms.numel() != gt_labels.numel():
             raise ValueError(
                 f"Expected `cls_loss` to give one term a row, {gt_labels.numel()} in all, but "
@@ -218,7 +232,7 @@ class SSD(InjectedLosses, DenseDetector):
 
     def _check_arguments(self) -> None:
         name = type(self.cls_loss).__name__
-        if isinstance(self.cls_loss, (SigmoidFocalLoss, IoUBalancedFocalLoss)):
+        if isinstance(self.cls_loss, (SigmoidFocalLoss, IoUBalancedFocalLoss, QualityFocalLoss)):
             raise ValueError(
                 "Expected argument `cls_loss` to be a softmax loss, because SSD ranks default "
                 "boxes by one term each and its logits have a background column, but got "

@@ -5,6 +5,8 @@ import logging
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from iou_balanced.losses import ClassBalance
+
 logger = logging.getLogger(__name__)
 
 
@@ -17,7 +19,9 @@ def warn_if_state_was_lost(model: nn.Module, storage: EventStorage) -> None:
     states = {
         name: state
         for name, module in model.named_modules()
-        if hasattr(module, "resume_state_dict") and (state := module.resume_state_dict())
+        if hasattr(module, "resume_state_dict")
+        and not isinstance(module, ClassBalance)  # the data says the counts again
+        and (state := module.resume_state_dict())
     }
     fresh = all(value is None for state in states.values() for value in state.values())
     if storage.iter > 0 and states and fresh:

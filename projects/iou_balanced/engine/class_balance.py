@@ -1,0 +1,185 @@
+"""Gives a detector's `class_balance` the training set's counts and the trainer's iteration."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.engine import HookBase
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from iou_balanced.data import ClassCounts, warn_extreme
+from iou_balanced.losses import BalanceOriented, ClassBalance
+
+from .errors import UserError, data_errors_as_user_errors
+
+logger = logging.getLogger(__name__)
+
+COUNTS_FILE = "class_counts.json"
+
+
+def class_balances(model: nn.Module) -> dict[str, ClassBalance]:
+    """The class-balance modules of a model by name: none, one, or one for each stage."""
+    return {name: x for name, x in model.named_modules() if isinstance(x, ClassBalance)}
+
+
+class ClassBalanceHook(HookBase):
+    """Tells every `ClassBalance` of a model the iteration, and logs the weights in force.
+
+    In one's own trainer: `trainer.register_hooks([ClassBalanceHook(model, counts)])`, before the
+    checkpointer's `resume_or_load`, and after it `ResumeStateHook(model)`, which keeps the counts.
+
+    Every `period` iterations the event storage gets "class_weight/min" and "/max", over classes and
+    images, and "class_weight/<class>", the mean over the batch. A table that applies to a part of
+    the elements only has its kind in the name: "class_weight_background/min".
+
+    Args:
+        model: of the trainer, wrapped for several processes or not.
+        class_counts: of the training set; None where the modules have their counts already.
+        period: in iterations.
+
+    Raises:
+        UserError: a module has no counts, or none of a class and no floor.
+    """
+
+    def __init__(
+        self, model: nn.Module, class_counts: ClassCounts | None = None, *, period: int = 20
+    ):
+        self._modules = class_balances(getattr(model, "module", model))
+        self._period = period
+        self._counts = class_counts
+        self._names = None if class_counts is None else class_counts.class_names
+        for name, module in self._modules.items():
+            _give_counts(name, module, class_counts)
+
+    def before_train(self) -> None:
+        tables = set()  # the stages of a cascade have the same one
+        for name, module in self._modules.items():
+            weights = module.final_weights(self.trainer.max_iter).tolist()
+            text = _describe(module, self._counts, weights)
+            if text not in tables:
+                logger.info("Class weights of %s at the end of the training:\n%s", name, text)
+                _warn(module, weights, self._class_names(len(weights)))
+            tables.add(text)
+
+    def before_step(self) -> None:
+        for module in self._modules.values():
+            module.set_iteration(self.trainer.iter, self.trainer.max_iter)
+
+    def after_step(self) -> None:
+        if self.trainer.iter % self._period and self.trainer.iter + 1 < self.trainer.max_iter:
+            return
+        for module in list(self._modules.values())[:1]:
+            if module.weights_in_force is not None:
+                self._log(module.weights_in_force)
+
+    def _log(self, weights) -> None:
+        if weights.is_one_table:
+            weights = {"": weights.own}
+        else:
+            weights = {f"_{kind}": x for kind, x in weights._asdict().items() if x is not None}
+        storage = self.trainer.storage
+        for kind, table in weights.items():
+            table = table.reshape(-1, table.shape[-1])
+            table = torch.cat([table.min()[None], table.max()[None], table.mean(dim=0)]).tolist()
+            names = self._class_names(len(table) - 2)
+            for name, value in zip(("min", "max", *names), table, strict=True):
+                storage.put_scalar(f"class_weight{kind}/{name}", value, smoothing_hint=False)
+
+    def _class_names(self, columns: int) -> Sequence[str]:
+        names = list(self._names or map(str, range(columns)))
+        return [*names, "background"][:columns]
+
+
+def _give_counts(name: str, module: ClassBalance, counts: ClassCounts | None) -> None:
+    if module.class_counts is not None or module.image_counts is not None:
+        return  # given by hand
+    if counts is None:
+        raise UserError(
+            f"model.{name} needs the class counts of the training set, which cannot be had from "
+            "dataloader.train: it has no `dataset` that is a list of images. Give them, "
+            f"model.{name}.class_counts=[...] (image_counts for Equalization)"
+        )
+    absent = [n for n, k in zip(counts.class_names, counts.instances, strict=True) if not k]
+    if absent and getattr(module, "floor", 0) is None:
+        raise UserError(
+            f"data set {counts.name}: no instance of {', '.join(map(repr, absent))}, so that the "
+            "class weight would be infinite: leave the class out, or give "
+            f"model.{name}.floor=1, a number of instances that such a class counts as having"
+        )
+    try:
+        module.set_class_counts(counts.instances, counts.images)
+    except ValueError as e:
+        raise UserError(f"model.{name}, data set {counts.name}: {e}") from e
+
+
+def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[float]) -> str:
+    if counts is None:
+        return ", ".join(f"{w:.3g}" for w in weights)
+    return counts.table(module.alpha.tolist(), weights)
+
+
+def _warn(module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
+    if not isinstance(module, BalanceOriented) or not warn_extreme(weights, names):
+        return
+    text = warn_extreme(module.alpha.tolist(), names, instances=module.class_counts)
+    logger.warning("%s Override: model.class_balance.intensity=...", text)
+
+
+def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
+    """The class counts of the training set that `dataloader.train` is made from.
+
+    Args:
+        dataset: what its `dataset` gives; counted where it is a list of Detectron2's dicts.
+
+    Returns:
+        None where the data or their classes are not known.
+
+    Raises:
+        UserError: a box is of a class that the data set does not have.
+    """
+    if not isinstance(dataset, list) or not dataset or "annotations" not in dataset[0]:
+        return None
+    names = OmegaConf.select(cfg.dataloader, "train.dataset.names")
+    if names is None:
+        return None
+    with data_errors_as_user_errors():
+        names = _registered(names)
+        classes = MetadataCatalog.get(names[0]).get("thing_classes")
+        if classes is None:
+            return None
+        ignore_difficult = bool(OmegaConf.select(cfg.dataloader, "train.mapper.ignore_difficult"))
+        return ClassCounts.from_dicts(
+            dataset, classes, name=" + ".join(names), ignore_difficult=ignore_difficult
+        )
+
+
+def _registered(names) -> list[str]:
+    from detectron2.config import instantiate
+
+    names = instantiate(names)
+    return [names] if isinstance(names, str) else list(names)
+
+
+def find_counts_file(cfg: DictConfig, dataset_name: str) -> str | None:
+    """The class counts that a training left behind, where they are of the classes evaluated.
+
+    Looked for in train.output_dir, and beside train.init_checkpoint.
+    """
+    folders = [cfg.train.output_dir, os.path.dirname(cfg.train.init_checkpoint or "")]
+    classes = MetadataCatalog.get(dataset_name).get("thing_classes")
+    for folder in folders:
+        path = os.path.join(folder, COUNTS_FILE)
+        if not folder or not os.path.isfile(path):
+            continue
+        try:
+            counts = ClassCounts.load(path)
+        except (OSError, ValueError) as e:
+            logger.warning("Class counts are left out of the evaluation: %s", e)
+            continue
+        if classes is None or sorted(counts.class_names) == sorted(classes):
+            return path
+        logger.info("%s is of other classes than %s: left out", path, dataset_name)
+    return None

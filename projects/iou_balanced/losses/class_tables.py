@@ -1,0 +1,82 @@
+"""Tables of class weights, one for all elements of a classification loss or apart by their kind.
+
+Shapes: N images, K foreground classes, R rows of an image (anchors, points, heat map cells).
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class ClassWeights(NamedTuple):
+    """Weights of the elements of dense class scores (N, R, K); None stands for 1.
+
+    The weight of an element is that of its kind, times the one of its row. Where a loss takes
+    `class_weight`, a tensor (K,) or (N, K) stands for itself as `own`, `other` and `background`.
+    """
+
+    own: Tensor | None = None
+    """(K,) or (N, K): each positive's own class column."""
+    other: Tensor | None = None
+    """(K,) or (N, K): the other columns of a positive row."""
+    background: Tensor | None = None
+    """(K,) or (N, K): all columns of a background row."""
+    row: Tensor | None = None
+    """(K + 1,) or (N, K + 1): all columns of a row with this label, background last."""
+
+    @property
+    def is_one_table(self) -> bool:
+        """Whether all elements of a column have the same weight."""
+        return self.own is self.other and self.own is self.background and self.row is None
+
+
+def expand_tables(
+    class_weight: Tensor | ClassWeights | None, num_classes: int, num_images: int | None
+) -> ClassWeights:
+    """Check the tables' shapes and make each (1, K) or (N, K), without gradient.
+
+    Args:
+        num_images: N, the first dimension of the logits; None where only one table for all
+            images makes sense.
+
+    Raises:
+        ValueError: a table's shape is none of these.
+    """
+    if class_weight is None:
+        return ClassWeights()
+    if isinstance(class_weight, Tensor):
+        table = _expand("class_weight", class_weight, num_classes, num_images)
+        return ClassWeights(table, table, table)
+    if not isinstance(class_weight, ClassWeights):
+        raise ValueError(
+            "Expected argument `class_weight` to be a tensor, ClassWeights or None, "
+            f"but got {type(class_weight)}"
+        )
+    if class_weight.is_one_table:
+        return expand_tables(class_weight.own, num_classes, num_images)
+    return ClassWeights(
+        *(
+            None
+            if table is None
+            else _expand(f"class_weight.{name}", table, num_classes + (name == "row"), num_images)
+            for name, table in zip(ClassWeights._fields, class_weight, strict=True)
+        )
+    )
+
+
+def _expand(name: str, table: Tensor, columns: int, num_images: int | None) -> Tensor:
+    allowed = [(columns,)] + ([] if num_images is None else [(num_images, columns)])
+    if tuple(table.shape) not in allowed:
+        letters = "(K + 1,) or (N, K + 1)" if name.endswith(".row") else "(K,) or (N, K)"
+        raise ValueError(
+            f"Expected argument `{name}` to have a shape {letters} in {allowed}, "
+            f"but got {tuple(table.shape)}"
+        )
+    # No gradient flows into a weight.
+    return table.detach().reshape(-1, columns)
+
+
+def image_of_rows(rows: Tensor, num_rows: int, table: Tensor) -> Tensor:
+    """Which row of `table` (1 or N, ...) each of the flattened rows of logits belongs to."""
+    return torch.div(rows, max(num_rows // max(len(table), 1), 1), rounding_mode="floor")

@@ -1,0 +1,81 @@
+"""Quality focal loss (Generalized focal loss, arXiv 2006.04388, Eq. 4).
+
+Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from .checks import check_non_negative, check_pos_iou, check_reduction
+from .class_tables import ClassWeights
+from .focal import reduce_parts, tables_for
+from .levels import count_positives, split_levels
+
+
+def quality_focal_loss(
+    pred_logits: Tensor | Sequence[Tensor],
+    gt_labels: Tensor,
+    pos_iou: Tensor | None,
+    *,
+    beta: float = 2.0,
+    class_weight: Tensor | ClassWeights | None = None,
+    reduction: str = "sum",
+) -> Tensor:
+    """Quality focal loss: the classifier learns the IoU of the box that it scores.
+
+    Each element has |y - sigma|^beta times the binary cross entropy of sigma = sigmoid(logit)
+    with y, which is the positive's IoU in its own class column and 0 everywhere else. Unlike a
+    weight, |y - sigma|^beta passes the gradient on to sigma; none flows into y. There is no alpha.
+    With every IoU 1 it is `sigmoid_focal_loss` with gamma = beta and no alpha.
+
+    Args:
+        pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
+            `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
+        beta: focusing exponent, at least 0; 2 in the paper.
+        pred_logits, gt_labels, class_weight, reduction: see `sigmoid_focal_loss`.
+
+    Raises:
+        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or beta is below 0.
+    """
+    check_reduction(reduction)
+    check_non_negative(beta=beta)
+    parts = split_levels(pred_logits, gt_labels)
+    check_pos_iou(pos_iou, count_positives(parts))
+    tables = tables_for(class_weight, parts[0].logits)
+    # No alpha, and the target is a constant.
+    return reduce_parts(parts, tables, -1.0, beta, reduction, pos_target=pos_iou.detach())
+
+
+class QualityFocalLoss(nn.Module):
+    """Module form of `quality_focal_loss`."""
+
+    needs_pos_iou = True
+    takes_levels = True
+
+    def __init__(self, *, beta: float = 2.0, reduction: str = "sum"):
+        super().__init__()
+        check_reduction(reduction)
+        check_non_negative(beta=beta)
+        self.beta, self.reduction = beta, reduction
+
+    def forward(
+        self,
+        pred_logits: Tensor | Sequence[Tensor],
+        gt_labels: Tensor,
+        pos_iou: Tensor | None,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
+    ) -> Tensor:
+        """See `quality_focal_loss`."""
+        return quality_focal_loss(
+            pred_logits,
+            gt_labels,
+            pos_iou,
+            beta=self.beta,
+            class_weight=class_weight,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        return f"beta={self.beta}, reduction={self.reduction!r}"
