@@ -6,7 +6,10 @@ Each returns the name of the data set, so that a LazyConfig can have the call wh
 
 from .augmentations import MinIoURandomCrop, RandomExpand
 from .cityscapes import export_cityscapes, register_cityscapes
+from .class_counts import ClassCounts, warn_extreme
 from .coco_json import register_coco_json
+from .coco_lt import register_coco_lt
+from .coco_lt_profile import COCO_LT_BIN_EDGES, COCO_LT_BINS, COCO_LT_PROFILE
 from .digits import generate_digits, register_digits
 from .mapper import BoxAwareDatasetMapper
 from .photometric import PhotometricDistortion
@@ -15,8 +18,12 @@ from .voc import register_voc_dir, voc_class_names
 from .voc_challenge import VOC_CLASSES, register_voc
 
 __all__ = [
+    "COCO_LT_BINS",
+    "COCO_LT_BIN_EDGES",
+    "COCO_LT_PROFILE",
     "VOC_CLASSES",
     "BoxAwareDatasetMapper",
+    "ClassCounts",
     "Findings",
     "MinIoURandomCrop",
     "PhotometricDistortion",
@@ -25,9 +32,11 @@ __all__ = [
     "generate_digits",
     "register_cityscapes",
     "register_coco_json",
+    "register_coco_lt",
     "register_digits",
     "register_voc",
     "register_voc_dir",
     "validate_dataset_dicts",
     "voc_class_names",
+    "warn_extreme",
 ]

@@ -7,6 +7,8 @@ from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from iou_balanced.backbones.timm_backbone import PREFIX as TIMM_PREFIX
+
 from .class_mapping import class_mapping_of
 from .config import all_keys
 from .errors import UserError
@@ -24,6 +26,9 @@ class Checkpointer(DetectionCheckpointer):
         if self.class_mapping is not None:
             checkpoint["model"] = self.class_mapping.apply(self.model, checkpoint["model"])
         self.incompatible = super()._load_model(checkpoint)
+        # The weights of a ResNet from timm are under two names, of which a model uses one.
+        unused = self.incompatible.unexpected_keys
+        unused[:] = [name for name in unused if not name.startswith(f"{TIMM_PREFIX}.")]
         return self.incompatible
 
     def unmatched(self) -> set[str]:

@@ -122,10 +122,12 @@ def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[fl
 
 
 def _warn(module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
+    # With an intensity in the config, it is the weights after it that count.
     if not isinstance(module, BalanceOriented) or not warn_extreme(weights, names):
         return
     text = warn_extreme(module.alpha.tolist(), names, instances=module.class_counts)
-    logger.warning("%s Override: model.class_balance.intensity=...", text)
+    if text is not None:
+        logger.warning("%s Override: model.class_balance.intensity=...", text)
 
 
 def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
@@ -179,7 +181,8 @@ def find_counts_file(cfg: DictConfig, dataset_name: str) -> str | None:
         except (OSError, ValueError) as e:
             logger.warning("Class counts are left out of the evaluation: %s", e)
             continue
-        if classes is None or sorted(counts.class_names) == sorted(classes):
+        distinct = len(set(counts.class_names)) == len(counts.class_names)
+        if classes is None or (distinct and sorted(counts.class_names) == sorted(classes)):
             return path
         logger.info("%s is of other classes than %s: left out", path, dataset_name)
     return None

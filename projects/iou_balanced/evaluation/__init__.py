@@ -9,8 +9,8 @@ import importlib
 _MODULES = {
     "COCOBoxEvaluator": "coco",
     "load_ground_truth": "coco",
-    "write_metrics_csv": "coco",
-    "write_result_file": "coco",
+    "write_metrics_csv": "result_files",
+    "write_result_file": "result_files",
     "MAIN_METRICS": "metrics",
     "coco_metrics": "metrics",
     "find_scorer": "metrics",
@@ -23,6 +23,7 @@ _MODULES = {
     "match_detections": "localization",
     "mean_score_by_iou": "localization",
     "rank_correlation": "localization",
+    "ClassGroups": "class_groups",
     "VOCDetectionEvaluator": "voc",
     "voc_average_precision": "voc_metrics",
     "summarize_voc_ap": "voc_metrics",

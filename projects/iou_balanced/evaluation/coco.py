@@ -2,13 +2,11 @@
 
 import contextlib
 import copy
-import csv
 import itertools
 import json
 import logging
 import os
 import tempfile
-import zipfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,22 +15,32 @@ import detectron2.evaluation.coco_evaluation as stock
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import COCOEvaluator
-from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 from pycocotools.coco import COCO
-from tabulate import tabulate
 
+from iou_balanced.data.class_counts import ClassCounts
+from iou_balanced.evaluation.class_groups import (
+    TAIL_RATIO,
+    ClassGroups,
+    ap_by_class,
+    format_ap_table,
+)
 from iou_balanced.evaluation.metrics import (
-    MAIN_METRICS,
     class_names_of,
     coco_metrics,
     find_scorer,
     score_nothing,
 )
+from iou_balanced.evaluation.result_files import (
+    check_result_file,
+    write_metrics_csv,
+    write_result_file,
+)
 from iou_balanced.files import write_atomically
 
 METRICS_FILE = "coco_metrics.csv"
+CLASSES_FILES = {"bbox": "class_metrics.csv", "segm": "class_metrics_segm.csv"}
 
 
 class COCOBoxEvaluator(COCOEvaluator):
@@ -44,7 +52,8 @@ class COCOBoxEvaluator(COCOEvaluator):
     nothing has AP 0. A set without annotations gives no metric at all, `{}`.
 
     Files in `output_dir`, beside the stock class's: `coco_metrics.csv` (metric,value; of the last
-    evaluation), and the result file described below.
+    evaluation), the result file described below, and with `class_counts` `class_metrics.csv` (for
+    masks `class_metrics_segm.csv`) with the training counts, the group, AP and AP50 of each class.
 
     A data set that is registered as dicts only is converted to COCO's format whenever an evaluator
     is made, by the processes that evaluate. What was converted is kept as
@@ -65,6 +74,8 @@ class COCOBoxEvaluator(COCOEvaluator):
         kpt_oks_sigmas: Sequence[float] = (),
         scorer: str = "auto",
         result_file: str | None = None,
+        class_counts: ClassCounts | str | os.PathLike | None = None,
+        tail_ratio: float = TAIL_RATIO,
     ):
         """Args that the stock class does not have:
 
@@ -77,15 +88,21 @@ class COCOBoxEvaluator(COCOEvaluator):
                 and beside it a .zip with just this file, ready for upload. The server wants a name
                 such as "detections_test-dev2017_<algorithm>_results.json". Default:
                 "<dataset name>_results.json" for a set without annotations, else none.
+            class_counts: of the training set, or the path of their JSON file. With it, AP_tail and
+                AP_head come after APl: the mean AP of the classes that are rare in training, and
+                of the others; see `ClassGroups`.
+            tail_ratio: share of the images, summed over the classes, that the tail has.
 
         Raises:
-            ValueError: bad `scorer` or `result_file`.
+            ValueError: bad `scorer`, `result_file` or `tail_ratio`; `class_counts` of other
+                classes, which are found by name.
             ImportError: the scorer that was asked for is missing.
+            OSError: the file of `class_counts` cannot be read.
         """
         if scorer == "auto" and not use_fast_impl:
             scorer = "pycocotools"
         self._scorer = find_scorer(scorer)
-        self._result_file = _check_result_file(result_file, output_dir)
+        self._result_file = check_result_file(result_file, output_dir)
 
         evaluates = not distributed or comm.is_main_process()
         with _json_file_of(dataset_name, output_dir, convert=evaluates):
@@ -103,6 +120,9 @@ class COCOBoxEvaluator(COCOEvaluator):
         # From here on it only selects the name that `_scored_by` replaces.
         self._use_fast_impl = True
         self._img_ids = None
+        self._groups = None
+        if class_counts is not None and evaluates and self._do_evaluation:
+            self._groups = ClassGroups(class_counts, self._names(), tail_ratio=tail_ratio)
 
         if evaluates and not self._do_evaluation and self._result_file is None:
             if output_dir is None:
@@ -166,61 +186,31 @@ class COCOBoxEvaluator(COCOEvaluator):
                 img_ids=self._img_ids,
                 max_dets=self._max_dets_per_image,
             )
-        names = class_names_of(
-            self._coco_api,
-            class_names,
-            self._metadata.get("thing_dataset_id_to_contiguous_id"),
-        )
-        metrics = coco_metrics(coco_eval, names, max_dets=self._max_dets_per_image[2])
-        main = {name: metrics[name] for name in MAIN_METRICS}
+        names, max_dets = self._names(), self._max_dets_per_image[2]
+        metrics = coco_metrics(coco_eval, names, max_dets=max_dets)
+        if self._groups is not None:
+            metrics = self._groups.add_means(metrics)
+        main = {name: value for name, value in metrics.items() if not name.startswith("AP-")}
         self._logger.info(f"Evaluation results for {iou_type}:\n{create_small_table(main)}")
-        per_class = [(name, metrics[f"AP-{name}"]) for name in names]
-        self._logger.info(f"Per-class {iou_type} AP:\n{_class_table(per_class)}")
+        columns = {"AP": [metrics[f"AP-{name}"] for name in names]}
+        if self._groups is None:
+            table = format_ap_table(names, columns["AP"])
+        else:
+            columns["AP50"] = ap_by_class(coco_eval, iou_threshold=0.5, max_dets=max_dets)
+            table = self._groups.format_table(columns)
+            if self._output_dir:
+                path = Path(self._output_dir) / CLASSES_FILES[iou_type]
+                self._groups.write_csv(path, columns)
+        self._logger.info(f"Per-class {iou_type} AP:\n{table}")
         return metrics
 
-
-def write_metrics_csv(path: str | os.PathLike, results: dict) -> Path:
-    """Write {task: {metric: value}} as rows `metric,value`, for example `bbox/AP,35.64`.
-
-    Values keep full precision; NaN is written as nan.
-    """
-
-    def write(file):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["metric", "value"])
-        writer.writerows((k, repr(float(v))) for k, v in flatten_results_dict(results).items())
-
-    return write_atomically(path, write)
-
-
-def write_result_file(path: str | os.PathLike, results) -> tuple[Path, Path]:
-    """Write detections as COCO's evaluation server takes them.
-
-    Args:
-        path: ends in .json; a .zip of the same name with just this file is written beside it.
-        results: dicts with image_id, category_id (the data set's), bbox (XYWH, pixels), score;
-            other keys are left out.
-
-    Returns:
-        The paths of the JSON and of the zip file. Boxes are rounded to 0.01 pixels and scores to
-        five decimals, which keeps the upload small.
-    """
-    rows = [
-        {
-            "image_id": result["image_id"],
-            "category_id": int(result["category_id"]),
-            "bbox": [round(float(x), 2) for x in result["bbox"]],
-            "score": round(float(result["score"]), 5),
-        }
-        for result in results
-    ]
-    path = write_atomically(path, lambda file: json.dump(rows, file, separators=(",", ":")))
-
-    def write_zip(file):
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.write(path, arcname=path.name)
-
-    return path, write_atomically(path.with_suffix(".zip"), write_zip, mode="wb")
+    def _names(self) -> list[str]:
+        """The classes' names, in the order of the evaluation."""
+        return class_names_of(
+            self._coco_api,
+            self._metadata.get("thing_classes"),
+            self._metadata.get("thing_dataset_id_to_contiguous_id"),
+        )
 
 
 def load_ground_truth(dataset_name: str) -> COCO:
@@ -230,19 +220,6 @@ def load_ground_truth(dataset_name: str) -> COCO:
         contextlib.redirect_stdout(None),
     ):
         return COCO(stock.PathManager.get_local_path(MetadataCatalog.get(dataset_name).json_file))
-
-
-def _check_result_file(result_file, output_dir) -> Path | None:
-    if result_file is None:
-        return None
-    if not str(result_file).endswith(".json"):
-        raise ValueError(f"Expected argument `result_file` to end in .json, but got {result_file}")
-    if output_dir is None and not os.path.isabs(result_file):
-        raise ValueError(
-            f"Expected argument `result_file` to be absolute, or output_dir to be given, "
-            f"but got {result_file!r} and output_dir=None"
-        )
-    return Path(output_dir or "") / result_file
 
 
 @contextlib.contextmanager
@@ -279,15 +256,3 @@ def _scored_by(scorer):
         yield
     finally:
         stock.COCOeval_opt = previous
-
-
-def _class_table(per_class) -> str:
-    columns = min(6, len(per_class) * 2)
-    cells = list(itertools.chain.from_iterable(per_class))
-    return tabulate(
-        itertools.zip_longest(*[cells[i::columns] for i in range(columns)]),
-        headers=["category", "AP"] * (columns // 2),
-        tablefmt="pipe",
-        floatfmt=".3f",
-        numalign="left",
-    )

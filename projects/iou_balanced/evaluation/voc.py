@@ -3,6 +3,7 @@
 import csv
 import itertools
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from detectron2.structures import BoxMode
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from iou_balanced.evaluation.coco import write_metrics_csv
+from iou_balanced.data.class_counts import ClassCounts
+from iou_balanced.evaluation.class_groups import TAIL_RATIO, ClassGroups
+from iou_balanced.evaluation.result_files import write_metrics_csv
 from iou_balanced.evaluation.voc_metrics import (
     VOC_IOU_THRESHOLDS,
     Detections,
@@ -27,6 +30,7 @@ from iou_balanced.files import write_atomically
 METRICS = ("11point", "area")
 METRICS_FILE = "voc_metrics.csv"
 CLASSES_FILE = "voc_metrics_per_class.csv"
+GROUPS_FILE = "class_metrics.csv"
 
 
 class VOCDetectionEvaluator(DatasetEvaluator):
@@ -47,7 +51,9 @@ class VOCDetectionEvaluator(DatasetEvaluator):
     Files in `output_dir`: `voc_metrics.csv` with what `evaluate()` returned;
     `voc_metrics_per_class.csv` with AP and AP50, AP55, ..., AP95 of each class by both metrics; and
     for each class `comp4_det_<split>_<class>.txt` as the challenge's server and development kit
-    take them, with the lines `image score xmin ymin xmax ymax`, pixels counted from 1.
+    take them, with the lines `image score xmin ymin xmax ymax`, pixels counted from 1. With
+    `class_counts` also `class_metrics.csv` with the training counts, the group, AP and AP50 of each
+    class ("bbox").
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         distributed: bool = True,
         *,
         metric: str = "area",
+        class_counts: ClassCounts | str | os.PathLike | None = None,
+        tail_ratio: float = TAIL_RATIO,
     ):
         """
         Args:
@@ -66,10 +74,16 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             distributed: gather the detections of all processes and evaluate on the main one.
             metric: what "bbox" is. "11point" is the challenge's metric for VOC2007, and that of
                 the paper's Table 5; "area" the one since 2010.
+            class_counts: of the training set, or the path of their JSON file. With it, AP_tail and
+                AP_head come before "AP-<class>": the mean AP of the classes that are rare in
+                training, and of the others; see `ClassGroups`.
+            tail_ratio: share of the images, summed over the classes, that the tail has.
 
         Raises:
-            ValueError: bad `metric`; a data set without its difficult objects, on which a
-                detection of one would be false; two images of the same id.
+            OSError: the file of `class_counts` cannot be read.
+            ValueError: bad `metric` or `tail_ratio`; `class_counts` of other classes; a data set
+                without its difficult objects, on which a detection of one would be false; two
+                images of the same id.
         """
         if metric not in METRICS:
             raise ValueError(
@@ -89,7 +103,10 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         self._distributed = distributed
         self._metric = metric
         self._predictions = []
+        self._groups = None
         if not distributed or comm.is_main_process():
+            if class_counts is not None:
+                self._groups = ClassGroups(class_counts, self._class_names, tail_ratio=tail_ratio)
             self._read_ground_truth(DatasetCatalog.get(dataset_name))
 
     def _read_ground_truth(self, dicts: list[dict]) -> None:
@@ -163,6 +180,9 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         names = self._class_names
         ap = voc_average_precision(self._ground_truth, detections, num_classes=len(names))
         by_metric = {name: summarize_voc_ap(ap[name], names) for name in METRICS}
+        if self._groups is not None:
+            by_metric = {name: self._groups.add_means(by_metric[name]) for name in METRICS}
+            self._report_groups(ap[self._metric])
         results = OrderedDict(bbox=by_metric[self._metric].copy())
         results.update((f"bbox_{name}", by_metric[name]) for name in METRICS)
         self._log(by_metric, ap)
@@ -205,6 +225,13 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             ]
             file = f"comp4_det_{self._split}_{name}.txt".replace("/", "_")
             write_atomically(self._output_dir / file, lambda f, lines=lines: f.writelines(lines))
+
+    def _report_groups(self, ap: np.ndarray) -> None:
+        columns = {"AP": ap.mean(axis=0), "AP50": ap[0]}  # (T, K), the first threshold is 0.5
+        table = self._groups.format_table(columns)
+        self._logger.info(f"Training counts and AP ({self._metric}):\n{table}")
+        if self._output_dir is not None:
+            self._groups.write_csv(self._output_dir / GROUPS_FILE, columns)
 
     def _log(self, by_metric: dict, ap: dict) -> None:
         main = [m for m in next(iter(by_metric.values())) if not m.startswith("AP-")]

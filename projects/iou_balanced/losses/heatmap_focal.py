@@ -1,0 +1,215 @@
+"""Penalty-reduced focal loss of heat maps and its IoU-balanced form, with class weights.
+
+Shapes: N images, K foreground classes, H x W cells of a heat map, P centres.
+
+Class weights on a heat map. A tensor (K,) or (N, K) weighs every element of the class's map,
+background included (Eq. 6 and 9 of Balance-oriented focal loss). `ClassWeights` weighs elements
+by their kind. What is foreground follows Section 5.7 of that paper: where the ground truth is 0
+is background, the rest foreground. A cell is background where all of its K values are 0;
+otherwise it is foreground, and its label is the class of the largest value, the first of equals.
+    own: elements whose ground truth is above 0;
+    other: elements whose ground truth is 0, of a foreground cell;
+    background: all elements of a background cell;
+    row: all elements of a cell, by its label, K for background.
+"""
+
+from torch import Tensor, nn
+
+from .checks import check_non_negative, check_pos_iou, check_reduction
+from .class_tables import ClassWeights, expand_tables
+from .heatmap_kernel import HeatmapFocalTerms, center_terms
+from .iou_weights import iou_ratio_weights
+
+
+def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
+    for name, x in [("pred_logits", pred_logits), ("gt_heatmap", gt_heatmap)]:
+        if not x.is_floating_point():
+            raise ValueError(
+                f"Expected argument `{name}` to be of a float dtype, but got {x.dtype}"
+            )
+    if pred_logits.dim() != 4:
+        raise ValueError(
+            "Expected argument `pred_logits` to have the four dimensions (N, K, H, W), "
+            f"but got {tuple(pred_logits.shape)}"
+        )
+    if gt_heatmap.shape != pred_logits.shape:
+        raise ValueError(
+            "Expected argument `gt_heatmap` to have the shape of `pred_logits`, "
+            f"{tuple(pred_logits.shape)}, but got {tuple(gt_heatmap.shape)}"
+        )
+
+
+def _focal_loss(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction) -> Tensor:
+    loss = HeatmapFocalTerms.apply(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction)
+    return loss / max(pred_logits.numel(), 1) if reduction == "mean" else loss
+
+
+def penalty_reduced_focal_loss(
+    pred_logits: Tensor,
+    gt_heatmap: Tensor,
+    *,
+    class_weight: Tensor | ClassWeights | None = None,
+    alpha: float = 2.0,
+    beta: float = 4.0,
+    reduction: str = "sum",
+) -> Tensor:
+    """Penalty-reduced pixel-wise focal loss of heat maps, Eq. 1 of CornerNet (arXiv 1808.01244)
+    and of CenterNet (arXiv 1904.07850), without their division by the number of objects.
+
+    With p = sigmoid(pred_logits), an element costs -(1 - p)^alpha log(p) where the ground truth
+    is 1, the centre of an object, and -(1 - gt)^beta p^alpha log(1 - p) elsewhere. It is computed
+    from the logits exactly. The authors' implementations clamp p to [1e-4, 1 - 1e-4], where the
+    gradient of a badly wrong score is 0; here it never is.
+
+    Args:
+        pred_logits: (N, K, H, W), any float dtype and memory format; computed in float32
+            (float64 for float64). The memory is that of float32 logits once more, for the
+            gradient.
+        gt_heatmap: (N, K, H, W) float in [0, 1]; an element is a centre where it is exactly 1.
+            No gradient flows into it.
+        class_weight: (K,) or (N, K) multiplies every element of the class's map, background
+            included; `ClassWeights` weighs the kinds of elements apart, see this module. No
+            gradient flows into it.
+        alpha: exponent of the score, at least 0; beta: exponent of the penalty reduction around
+            a centre, at least 0. 2 and 4 in both papers.
+        reduction: "sum"; "mean" divides by the number of elements; "none" gives (N, K, H, W).
+
+    Raises:
+        ValueError: a shape, a dtype, alpha, beta or `reduction` is not as above.
+        RuntimeError: in the backward pass, with create_graph=True: no second derivative.
+    """
+    check_reduction(reduction)
+    check_non_negative(alpha=alpha, beta=beta)
+    _check_heatmaps(pred_logits, gt_heatmap)
+    tables = expand_tables(class_weight, pred_logits.shape[1], pred_logits.shape[0])
+    return _focal_loss(pred_logits, gt_heatmap, None, tables, alpha, beta, reduction)
+
+
+def iou_balanced_penalty_reduced_focal_loss(
+    pred_logits: Tensor,
+    gt_heatmap: Tensor,
+    pos_iou: Tensor | None,
+    *,
+    eta: float = 1.5,
+    class_weight: Tensor | ClassWeights | None = None,
+    alpha: float = 2.0,
+    beta: float = 4.0,
+    reduction: str = "sum",
+    across_processes: bool = False,
+) -> Tensor:
+    """IoU-balanced classification loss, Eq. 3-4 of arXiv 1908.05641, on the centres of heat maps.
+
+    The term of each centre, an element whose ground truth is 1, is multiplied by iou^eta, scaled
+    so that the sum of these terms over all centres given stays what it was. All other elements
+    are left alone. Class weights come first: Eq. 4's ratio runs over the weighted terms. Where
+    every weighted term is 0, as with every IoU 0, Eq. 4 is 0/0, and the loss is the plain one.
+    eta = 0 is exactly `penalty_reduced_focal_loss`. No gradient flows through a weight.
+
+    Args:
+        pos_iou: (P,) IoU of the box decoded at each centre with its ground truth, in the order
+            of `(gt_heatmap == 1).nonzero()`. Not looked at where eta is 0.
+        eta: exponent of the IoU, at least 0; 1.5 in the paper (Table 3).
+        pred_logits, gt_heatmap, class_weight, alpha, beta, reduction: see
+            `penalty_reduced_focal_loss`.
+        across_processes: take Eq. 4's two sums over the centres of all processes.
+
+    Raises:
+        ValueError: as `penalty_reduced_focal_loss`; or `pos_iou` is not (P,), or eta is below 0.
+    """
+    check_reduction(reduction)
+    check_non_negative(alpha=alpha, beta=beta, eta=eta)
+    _check_heatmaps(pred_logits, gt_heatmap)
+    tables = expand_tables(class_weight, pred_logits.shape[1], pred_logits.shape[0])
+    balance = None
+    if eta != 0:
+        centers = (gt_heatmap == 1).nonzero(as_tuple=True)
+        check_pos_iou(pos_iou, len(centers[0]))
+        terms = center_terms(pred_logits, gt_heatmap, centers, tables, alpha)
+        # Eq. 4; the weights carry no gradient.
+        factors = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
+        balance = (centers, terms, factors)
+    return _focal_loss(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction)
+
+
+class PenaltyReducedFocalLoss(nn.Module):
+    """Module form of `penalty_reduced_focal_loss`; the classification loss of CenterNet."""
+
+    needs_pos_iou = False
+
+    def __init__(self, *, alpha: float = 2.0, beta: float = 4.0, reduction: str = "sum"):
+        super().__init__()
+        check_reduction(reduction)
+        check_non_negative(alpha=alpha, beta=beta)
+        self.alpha, self.beta, self.reduction = alpha, beta, reduction
+
+    def forward(self, pred_logits: Tensor, gt_heatmap: Tensor, *, class_weight=None) -> Tensor:
+        """See `penalty_reduced_focal_loss`."""
+        return penalty_reduced_focal_loss(
+            pred_logits,
+            gt_heatmap,
+            class_weight=class_weight,
+            alpha=self.alpha,
+            beta=self.beta,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, beta={self.beta}, reduction={self.reduction!r}"
+
+
+class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
+    """Module form of `iou_balanced_penalty_reduced_focal_loss`, Eq. 3-4 of arXiv 1908.05641.
+
+    With `across_processes` (the default) Eq. 4's two sums run over the centres of all processes,
+    so that N processes give the gradients of one with the whole batch. Every process then has to
+    call the module equally often.
+    """
+
+    def __init__(
+        self,
+        *,
+        eta: float = 1.5,
+        alpha: float = 2.0,
+        beta: float = 4.0,
+        reduction: str = "sum",
+        across_processes: bool = True,
+    ):
+        super().__init__()
+        check_reduction(reduction)
+        check_non_negative(eta=eta, alpha=alpha, beta=beta)
+        self.eta, self.alpha, self.beta = eta, alpha, beta
+        self.reduction, self.across_processes = reduction, across_processes
+
+    @property
+    def needs_pos_iou(self) -> bool:
+        """Whether the caller has to decode boxes for `pos_iou`; eta = 0 is the plain loss."""
+        return self.eta != 0
+
+    def forward(
+        self,
+        pred_logits: Tensor,
+        gt_heatmap: Tensor,
+        pos_iou: Tensor | None = None,
+        *,
+        class_weight=None,
+    ) -> Tensor:
+        """See `iou_balanced_penalty_reduced_focal_loss`; `pos_iou` may be left out at eta = 0."""
+        if pos_iou is None and self.needs_pos_iou:
+            raise ValueError(f"Expected argument `pos_iou` with eta={self.eta}, but got None")
+        return iou_balanced_penalty_reduced_focal_loss(
+            pred_logits,
+            gt_heatmap,
+            pos_iou,
+            eta=self.eta,
+            class_weight=class_weight,
+            alpha=self.alpha,
+            beta=self.beta,
+            reduction=self.reduction,
+            across_processes=self.across_processes,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"eta={self.eta}, alpha={self.alpha}, beta={self.beta}, "
+            f"reduction={self.reduction!r}, across_processes={self.across_processes}"
+        )

@@ -1,0 +1,223 @@
+"""The modules that a detector takes as `class_balance`."""
+
+import copy
+
+import pytest
+import torch
+
+from iou_balanced.losses import (
+    BalanceOriented,
+    ClassBalanced,
+    ConstantSchedule,
+    Equalization,
+    LinearSchedule,
+    inverse_frequency_weights,
+)
+from iou_balanced.losses.balance_oriented import count_labels
+
+from ..processes import run_in_two_processes
+
+K = 3
+INSTANCES, IMAGES = [60, 30, 10], [40, 25, 8]
+GT_CLASSES = [torch.tensor([0, 0, 2]), torch.zeros(0).long()]
+# Of the first image two positives of class 0 and one of class 2, of the second one of class 1.
+GT_LABELS = torch.tensor([[0, 3, -1, 0, 2], [3, 3, 1, 3, -1]])
+
+
+def ready(module, iteration=11, max_iter=12):
+    module.set_class_counts(INSTANCES, IMAGES)
+    module.set_iteration(iteration, max_iter)
+    return module
+
+
+MODULES = {
+    "bofl": lambda **kw: BalanceOriented(
+        num_classes=K, schedule=LinearSchedule(total_epochs=12, deferred_epochs=3), **kw
+    ),
+    "cbl": lambda **kw: ClassBalanced(num_classes=K, **kw),
+    "eql": lambda **kw: Equalization(num_classes=K, tail_ratio=0.1, **kw),
+}
+every_module = pytest.mark.parametrize("name", MODULES)
+
+
+class TestCounting:
+    def test_labels(self):
+        assert count_labels(GT_CLASSES, K).tolist() == [[2, 0, 1], [0, 0, 0]]
+        assert count_labels(GT_LABELS, K).tolist() == [[2, 0, 1], [0, 1, 0]]
+        assert count_labels([], K).shape == (0, K)
+        assert count_labels([torch.zeros(0).long()], K).tolist() == [[0, 0, 0]]
+
+    @pytest.mark.parametrize(
+        "settings, counts",
+        [
+            (dict(), [[2, 0, 1], [0, 0, 0]]),
+            (dict(count_over="process"), [[2, 0, 1], [2, 0, 1]]),
+            (dict(count_over="batch"), [[2, 0, 1], [2, 0, 1]]),  # of one process
+            (dict(counted="locations"), [[2, 0, 1], [0, 1, 0]]),
+            (dict(counted="locations", count_over="process"), [[2, 1, 1], [2, 1, 1]]),
+        ],
+    )
+    def test_over_what(self, settings, counts):
+        module = ready(MODULES["bofl"](eta=0.5, **settings))
+        weights = module(GT_CLASSES, GT_LABELS)
+        alpha = inverse_frequency_weights(INSTANCES).float()
+        torch.testing.assert_close(weights, alpha * 0.5 ** torch.tensor(counts))
+
+    def test_instances_have_to_be_known(self):
+        with pytest.raises(ValueError, match=r"`gt_classes`.*counted='locations'"):
+            ready(MODULES["bofl"]())(None, GT_LABELS)
+        ready(MODULES["bofl"](eta=1))(None, GT_LABELS)  # n does not matter
+        ready(MODULES["bofl"](counted="locations"))(None, GT_LABELS)
+
+    def test_lists_of_labels(self):
+        """A box head has other numbers of proposals in each image."""
+        module = ready(MODULES["bofl"](counted="locations"))
+        as_list = module(None, [GT_LABELS[0], GT_LABELS[1, :3]])
+        torch.testing.assert_close(as_list, module(None, GT_LABELS))
+
+
+def count_on_each(rank):
+    """Two images, one on each process."""
+    module = ready(MODULES["bofl"](eta=0.5, count_over="batch"))
+    gt_classes = [torch.tensor([0, 0, 2]), torch.tensor([0, 1])][rank]
+    return module([gt_classes], GT_LABELS[rank : rank + 1]).tolist()
+
+
+def test_counts_of_the_whole_batch(tmp_path):
+    expected = inverse_frequency_weights(INSTANCES) * 0.5 ** torch.tensor([3, 1, 1])
+    for weights in run_in_two_processes(count_on_each, tmp_path):
+        assert weights[0] == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("name", ["eta", "intensity", "both"])
+def test_neutral_settings_are_the_identity(name):
+    settings = dict(eta=1) if name == "eta" else dict(intensity=0)
+    if name == "both":
+        settings = dict(eta=1, intensity=0)
+    weights = ready(MODULES["bofl"](**settings))(GT_CLASSES, GT_LABELS)
+    if name == "eta":  # the weighting factor alone
+        assert weights[0].tolist() == pytest.approx(inverse_frequency_weights(INSTANCES).tolist())
+        assert weights[1].tolist() == weights[0].tolist()
+    if name == "intensity":  # batch-wise balancing alone
+        assert weights[0].tolist() == pytest.approx([0.64, 1, 0.8])
+        assert weights[1].tolist() == [1, 1, 1]
+    if name == "both":
+        assert weights.eq(1).all()
+
+
+@every_module
+def test_full_weights_from_the_start_without_schedule(name):
+    if name != "bofl":
+        module = MODULES[name]()
+        module.set_class_counts(INSTANCES, IMAGES)
+        module(None, GT_LABELS)  # it needs no iteration
+    scheduled = MODULES[name]
+    late = ConstantSchedule(total_epochs=12, deferred_epochs=3)
+    module = (
+        BalanceOriented(num_classes=K, schedule=late)
+        if name == "bofl"
+        else scheduled(schedule=late)
+    )
+    tables = [ready(module, i)(GT_CLASSES, GT_LABELS) for i in (0, 3)]
+    tables = [[t for t in x if t is not None] if isinstance(x, tuple) else [x] for x in tables]
+    assert all(table.eq(1).all() for table in tables[0])
+    assert any(table.ne(1).any() for table in tables[1])
+
+
+@every_module
+def test_says_what_it_lacks(name):
+    module = MODULES[name](schedule=LinearSchedule()) if name != "bofl" else MODULES[name]()
+    with pytest.raises(RuntimeError, match=r"how frequent the classes are.*ClassBalanceHook"):
+        module(GT_CLASSES, GT_LABELS)
+    module.set_class_counts(INSTANCES, IMAGES)
+    with pytest.raises(RuntimeError, match=r"does not know the iteration.*ClassBalanceHook"):
+        module(GT_CLASSES, GT_LABELS)
+
+
+@every_module
+def test_is_no_part_of_a_checkpoint(name):
+    """So that ours load into a stock detector, and evaluation needs no counts."""
+    assert not ready(MODULES[name]()).state_dict()
+
+
+@every_module
+class TestResume:
+    def test_same_counts(self, name):
+        state = ready(MODULES[name]()).resume_state_dict()
+        ready(MODULES[name]()).load_resume_state_dict(state)
+
+    def test_other_counts(self, name):
+        state = ready(MODULES[name]()).resume_state_dict()
+        changed = MODULES[name]()
+        changed.set_class_counts([60, 31, 10], [40, 26, 8])
+        message = r"other class_counts .* of class 1 30 there and 31 here.*allow_other_counts=True"
+        with pytest.raises(ValueError, match=message):
+            changed.load_resume_state_dict(state)
+        changed.allow_other_counts = True
+        changed.load_resume_state_dict(state)
+        assert changed.class_counts == [60, 31, 10]
+
+    def test_counts_from_the_checkpoint_only(self, name):
+        state = copy.deepcopy(ready(MODULES[name]()).resume_state_dict())
+        module = MODULES[name]()
+        module.load_resume_state_dict(state)
+        assert module.class_counts == INSTANCES and module.image_counts == IMAGES
+        assert torch.equal(module.alpha, ready(MODULES[name]()).alpha)
+
+    def test_before_the_first_batch(self, name):
+        MODULES[name]().load_resume_state_dict(MODULES[name]().resume_state_dict())
+
+
+class TestBadArguments:
+    @pytest.mark.parametrize(
+        "name, value, message",
+        [
+            ("eta", 1.2, r"`eta` to be in \[0, 1\]"),
+            ("intensity", -1, "`intensity` to be at least 0"),
+            ("count_over", "gpu", r"`count_over` to be one of \('image', 'process', 'batch'\)"),
+            ("counted", "boxes", r"`counted` to be one of \('instances', 'locations'\)"),
+            ("hat", "x", "`hat` to be one of"),
+            ("class_counts", [1, 2], "`class_counts` .* 3 classes, but got 2"),
+            ("class_counts", [1, 2, 0], r"classes \[2\] have none"),
+        ],
+    )
+    def test_bofl(self, name, value, message):
+        with pytest.raises(ValueError, match=message):
+            BalanceOriented(num_classes=K, **{name: value})
+
+    def test_cbl(self):
+        with pytest.raises(ValueError, match=r"`beta` to be in \[0, 1\)"):
+            ClassBalanced(num_classes=K, beta=1)
+
+    @pytest.mark.parametrize("name", ["tail_ratio", "background_weight"])
+    def test_eql(self, name):
+        with pytest.raises(ValueError, match=rf"`{name}` to be in \[0, 1\]"):
+            Equalization(num_classes=K, **{name: 2})
+
+    def test_counts_that_it_needs(self):
+        with pytest.raises(ValueError, match="`image_counts`"):
+            MODULES["eql"]().set_class_counts(INSTANCES)
+        with pytest.raises(ValueError, match="`class_counts`"):
+            MODULES["cbl"]().set_class_counts(None, IMAGES)
+
+    def test_floor(self):
+        module = BalanceOriented(num_classes=K, floor=5, class_counts=[10, 10, 0])
+        assert module.alpha.tolist() == pytest.approx([2 / 3, 2 / 3, 4 / 3])
+        assert ClassBalanced(
+            num_classes=K, beta=None, floor=5, class_counts=[10, 10, 0]
+        ).alpha.tolist() == pytest.approx([2 / 3, 2 / 3, 4 / 3])
+
+
+def test_given_in_the_config():
+    assert BalanceOriented(num_classes=K, class_counts=INSTANCES).class_counts == INSTANCES
+    assert ClassBalanced(num_classes=K, class_counts=INSTANCES).class_counts == INSTANCES
+    assert Equalization(num_classes=K, image_counts=IMAGES).image_counts == IMAGES
+
+
+@every_module
+def test_repr_shows_the_settings(name):
+    text = repr(MODULES[name]())
+    for setting in {"bofl": ("eta=0.8", "LinearSchedule"), "cbl": ("beta=0.9999",)}.get(
+        name, ("tail_ratio=0.1",)
+    ):
+        assert setting in text
