@@ -11,7 +11,6 @@ import pytest
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling.meta_arch.fcos import FCOS
-from detectron2.solver import LRMultiplier
 from detectron2.utils.events import EventStorage
 from omegaconf import OmegaConf
 from PIL import Image
@@ -41,18 +40,6 @@ ENDINGS = {
     "_iou_balanced_loc": set(),
     "_iou_balanced": set(),
     "_test_dev": TEST_DEV,
-}
-
-
-# The beginning of a file's name -> iterations of an epoch, epochs, after which the rate drops; none
-# where half a cosine takes it to 0.
-SCHEDULES = {
-    "COCO/fcos": (7330, 12, ()),
-    "COCO/ssd": (1833, 120, (80, 110)),  # 117,266 images in batches of 64
-    "COCO/": (7330, 12, (8, 11)),  # in batches of 16
-    "VOC/ssd": (259, 120, (80, 100)),  # 16,551 images in batches of 64
-    "VOC/": (1035, 12, (9,)),  # in batches of 16
-    "Cityscapes/": (372, 64, (56,)),  # 2,975 images in batches of 8
 }
 
 
@@ -198,6 +185,9 @@ def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
             assert p.grad is not None and p.grad.isfinite().all(), name
             # SSD trains on mined negatives: a level without any has nothing to learn, but decays.
             at_rest = is_ssd and not p.grad.any()
+            # A scale or shift that the next BatchNorm cancels has rounding errors for a gradient.
+            lr = optimizer.param_groups[0]["lr"]
+            at_rest |= bool((lr * p.grad.abs() < 1e-7 * p.detach().abs()).all())
             assert p.isfinite().all() and (at_rest or not torch.equal(p, before[name])), name
         else:
             assert torch.equal(p, before[name]), name
@@ -232,48 +222,6 @@ def test_saved_and_loaded_it_is_the_same_config(file, tmp_path):
         assert [(k, v.shape) for k, v in other.state_dict().items()] == [
             (k, v.shape) for k, v in first.state_dict().items()
         ]
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_learning_rate(file):
-    cfg = load(file)
-    multiplier = instantiate(cfg.lr_multiplier)
-    length, base = cfg.train.max_iter, cfg.optimizer.lr
-    cfg.optimizer.params.model = torch.nn.Linear(2, 2)
-    optimizer = instantiate(cfg.optimizer)
-    LRMultiplier(optimizer, multiplier, length)
-    rates = [base * multiplier(i / length) for i in range(length)]
-    assert optimizer.param_groups[0]["lr"] == rates[0]
-    # A warm-up to the full rate, but on VOC with RetinaNet, and no rise after it.
-    top = rates.index(max(rates))
-    no_warm_up = file.startswith("VOC/retinanet")
-    assert no_warm_up or rates[0] < 0.02 * base
-    assert rates[top] == pytest.approx(base, rel=0.05)
-    assert rates[: top + 1] == sorted(rates[: top + 1])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    key = next((key for key in SCHEDULES if file.startswith(key)), None)
-    assert (key is None) == file.startswith("Digits/")
-    if key is None:
-        return
-    epoch, epochs, drops = SCHEDULES[key]
-    assert length == cfg.train.max_iter == epochs * epoch
-    assert cfg.train.eval_period % epoch == cfg.train.checkpointer.period % epoch == 0
-    if no_warm_up:
-        assert rates[0] == base
-    else:
-        assert rates[0] == pytest.approx(base * 0.001)  # linear over 500 iterations
-        assert rates[250] == pytest.approx(base * (0.001 + 0.999 / 2), rel=1e-3)
-        assert rates[500] == pytest.approx(base, rel=1e-9 if drops else 1e-4)
-    if not drops:
-        assert rates[500:] == [
-            pytest.approx(base * (1 + math.cos(math.pi * i / length)) / 2, rel=1e-6, abs=1e-12)
-            for i in range(500, length)
-        ]
-        return
-    found = [i for i in range(501, length) if rates[i] != rates[i - 1]]
-    assert found == [drop * epoch for drop in drops]
-    for i, drop in enumerate(found, start=1):
-        assert rates[drop] == pytest.approx(base * 0.1**i, rel=1e-9)
 
 
 @pytest.mark.parametrize("file", [file for file in FILES if ending_of(file)])

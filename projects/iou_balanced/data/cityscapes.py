@@ -4,16 +4,15 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from iopath.common.file_io import file_lock, get_cache_dir
 from tqdm import tqdm
 
 from iou_balanced.files import write_atomically
 
+from .cache import cached_file
 from .cityscapes_polygons import BOXES, GROUPS, category_names, visible_objects
 from .coco_json import register_coco_json
 from .registration import dataset_root
@@ -118,19 +117,12 @@ def export_cityscapes(
 
     key = json.dumps([FORMAT_VERSION, split, boxes, groups, files])
     file_name = f"cityscapes_{split}_{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    folders = (
-        os.path.join(root, "iou_balanced"),
-        os.path.join(get_cache_dir(), "iou_balanced", "cityscapes"),
+    return cached_file(
+        file_name,
+        root=root,
+        topic="cityscapes",
+        make=partial(_export, files, root, split=split, boxes=boxes, groups=groups),
     )
-    for folder in folders:
-        path = os.path.join(folder, file_name)
-        if os.path.isfile(path):
-            return path
-    path = os.path.join(_first_writable(folders), file_name)
-    with file_lock(path):
-        if not os.path.isfile(path):  # another process may have made it by now
-            _export(files, root, path, split=split, boxes=boxes, groups=groups)
-    return path
 
 
 # Each loader and evaluator asks for the data set's name anew. Listing thousands of files each time
@@ -198,18 +190,6 @@ def _scan(folder: str, end: str) -> dict[str, os.DirEntry]:
                 if entry.name.endswith(end) and not entry.name.startswith("._"):
                     found[f"{city}/{entry.name.removesuffix(end)}"] = entry
     return found
-
-
-def _first_writable(folders: tuple[str, ...]) -> str:
-    errors = []
-    for folder in folders:
-        try:
-            os.makedirs(folder, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError as e:
-            errors.append(str(e))
-    raise OSError(f"the COCO JSON of Cityscapes can be written nowhere: {'; '.join(errors)}")
 
 
 def _export(files: list[_Files], root: str, path: str, *, split: str, **options: str) -> None:
