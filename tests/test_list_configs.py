@@ -29,41 +29,55 @@ def rows(tool):
     [
         (
             "COCO/retinanet_R_18_FPN_1x",
-            "RetinaNet R-18|COCO 2017 train / val|[800, 1333]|-|-|-|12 epochs|Table 4",
+            "RetinaNet R-18|COCO 2017 train / val|[800, 1333]|-|-|-|-|12 epochs|Table 4",
         ),
         (
             "COCO/retinanet_R_50_FPN_1x_600_iou_balanced_loc",
-            "RetinaNet R-50|COCO 2017 train / val|[600, 1000]|-|1.5|3.049|12 epochs|Table 2",
+            "RetinaNet R-50|COCO 2017 train / val|[600, 1000]|-|1.5|3.049|-|12 epochs|Table 2",
         ),
         (
             "COCO/retinanet_X_101_32x4d_FPN_1x_iou_balanced_test_dev",
-            "RetinaNet X-101-32x4d|COCO 2017 train / test-dev|[800, 1333]|1.5|1.5|auto|12 epochs"
+            "RetinaNet X-101-32x4d|COCO 2017 train / test-dev|[800, 1333]|1.5|1.5|auto|-|12 epochs"
             "|Table 1",
         ),
         (
             "Digits/retinanet_small_iou_balanced",
-            "RetinaNet ResNet 24-32-64-128|digits train / val|128|1.5|1.5|3.049|5 epochs|-",
+            "RetinaNet ResNet 24-32-64-128|digits train / val|128|1.5|1.5|3.049|-|5 epochs|-",
         ),
         (
             "VOC/ssd300_iou_balanced",
-            "SSD VGG16|VOC 07+12 trainval / 07 test|300|1.5|1.5|auto|120 epochs|Table 5",
+            "SSD VGG16|VOC 07+12 trainval / 07 test|300|1.5|1.5|auto|-|120 epochs|Table 5",
         ),
         (
             "VOC/retinanet_R_101_FPN_1x_iou_balanced",
-            "RetinaNet R-101|VOC 07+12 trainval / 07 test|[600, 1000]|1.5|1.5|2.369|12 epochs"
+            "RetinaNet R-101|VOC 07+12 trainval / 07 test|[600, 1000]|1.5|1.5|2.369|-|12 epochs"
             "|Table 5",
         ),
         (
             "Cityscapes/retinanet_R_50_FPN",
-            "RetinaNet R-50|Cityscapes train / val|[800-1024, 2048]|-|-|-|64 epochs|Table 6",
+            "RetinaNet R-50|Cityscapes train / val|[800-1024, 2048]|-|-|-|-|64 epochs|Table 6",
         ),
         (
             "COCO/foveabox_R_50_FPN_1x_iou_balanced",
-            "FoveaBox R-50|COCO 2017 train / val|[800, 1333]|1.5|1.5|auto|12 epochs|Table 1",
+            "FoveaBox R-50|COCO 2017 train / val|[800, 1333]|1.5|1.5|auto|-|12 epochs|Table 1",
         ),
         (
             "COCO/faster_rcnn_R_50_FPN_1x_600_iou_balanced",
-            "Faster R-CNN R-50|COCO 2017 train / val|[600, 1000]|1.3|1.5|2.4|12 epochs|Table 7",
+            "Faster R-CNN R-50|COCO 2017 train / val|[600, 1000]|1.3|1.5|2.4|-|12 epochs|Table 7",
+        ),
+        (
+            "COCO/fcos_MNV2_FPN_1x_bofl",
+            "FCOS mobilenetv2_100|COCO 2017 train / val|[800, 1333]|-|-|-|BOFL, eta 0.999|12 epochs"
+            "|Table 9 (BOFL)",
+        ),
+        (
+            "COCO_LT/fcos_R_50_FPN_1x_bofl",
+            "FCOS R-50|COCO-LT train / val|[800, 1333]|-|-|-|BOFL, eta 0.999, 5%|12 epochs|-",
+        ),
+        (
+            "Digits/retinanet_small_long_tail_bofl",
+            "RetinaNet ResNet 24-32-64-128|digits long-tailed train / val|128|-|-|-|BOFL, eta 0.8"
+            "|5 epochs|-",
         ),
     ],
 )

@@ -12,16 +12,24 @@ from pathlib import Path
 
 import torch
 from detectron2 import model_zoo
+from detectron2.config import LazyCall as L
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
 import iou_balanced
+from iou_balanced.losses import BalanceOriented, ConstantSchedule, PenaltyReducedFocalLoss
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-PLAIN = dict(eta=None, lam=None, beta=None)
 NUM_CLASSES = 80
+PLAIN = dict(eta=None, lam=None, beta=None)
+IOU = dict(weight=3.0, beta=None)
+BOFL = L(BalanceOriented)(
+    eta=0.8,
+    class_counts=list(range(1, NUM_CLASSES + 1)),
+    schedule=L(ConstantSchedule)(),  # the weights in force at once
+)
 
 
 def load_model(detector: str):
@@ -40,13 +48,21 @@ def make_models(detector: str) -> dict:
     """Name -> what has `losses`: the detector, or the box head of an R-CNN."""
     in_detectron2 = detector not in ("ssd300", "foveabox")
     changes = {"Detectron2": None} if in_detectron2 else {}
-    changes |= {"ours, plain losses": PLAIN, "ours, IoU-balanced": dict(weight=3.0, beta=None)}
+    changes |= {
+        "ours, plain losses": PLAIN,
+        "ours, IoU-balanced": IOU,
+        "ours, BOFL": PLAIN | dict(class_balance=BOFL),
+        "ours, both": IOU | dict(class_balance=BOFL),
+    }
     models = {}
     for name, change in changes.items():
         model = load_model(detector)
         if change is not None:
             iou_balanced.balance(model, **change)
         model = instantiate(model).train()
+        for module in model.modules():
+            if isinstance(module, BalanceOriented):
+                module.set_iteration(0, 1)
         models[name] = model.roi_heads.box_predictor if detector == "faster_rcnn" else model
     return models
 
@@ -89,6 +105,7 @@ def make_dense_inputs(models: dict, images: int, size: int, objects: int, device
         on_device = ([x.to(device) for x in values] for values in (anchors, labels, boxes))
         own_anchors, labels, boxes = on_device
         arguments[name] = (own_anchors, logits, labels, deltas, boxes, *more)
+        model._gt_classes = [x.gt_classes for x in instances]  # which `forward` would set
     about = f"{sum(len(x) for x in anchors)} anchors x {columns} classes"
     return arguments, logits, deltas, about
 
@@ -99,6 +116,8 @@ def make_head_inputs(models: dict, images: int, size: int, objects: int, device:
     for x in proposals:
         x.proposal_boxes = Boxes(x.gt_boxes.tensor + torch.randn(512, 4) * 3)
         x.gt_classes[128:] = NUM_CLASSES
+    for head in models.values():
+        head.gt_classes = [x.gt_classes[:objects] for x in proposals]
     rows = images * 512
     logits = torch.randn(rows, NUM_CLASSES + 1, device=device, requires_grad=True)
     deltas = (torch.randn(rows, NUM_CLASSES * 4, device=device) * 0.1).requires_grad_()
@@ -144,16 +163,62 @@ def peak_memory(model, arguments, leaves, device: str) -> int:
     return peak
 
 
+class HeatMapLoss:
+    """A loss of heat maps in the form of a detector's `losses`."""
+
+    def __init__(self, loss):
+        self.loss = loss
+
+    def losses(self, pred_logits, gt_heatmap, class_weight) -> dict:
+        return {"loss": self.loss(pred_logits, gt_heatmap, class_weight)}
+
+
+def authors_focal_loss(pred_logits, gt_heatmap, class_weight):
+    """As CornerNet and CenterNet compute it: by autograd, from the clamped sigmoid."""
+    p = pred_logits.sigmoid().clamp(1e-4, 1 - 1e-4)
+    is_center = gt_heatmap.eq(1).float()
+    positive = (1 - p) ** 2 * p.log() * is_center
+    negative = (1 - gt_heatmap) ** 4 * p**2 * (1 - p).log() * (1 - is_center)
+    return -(positive + negative).sum()
+
+
+def benchmark_heat_maps(args) -> None:
+    """CenterNet's classification loss on maps of a fourth of the images' size."""
+    side = args.size // 4
+    logits = torch.randn(args.images, NUM_CLASSES, side, side, device=args.device) - 4
+    heatmap = torch.rand_like(logits) ** 8 * (torch.rand_like(logits) < 0.05)
+    heatmap[:, :: NUM_CLASSES // args.objects, side // 2, side // 2] = 1
+    table = torch.rand(args.images, NUM_CLASSES, device=args.device) + 0.5
+    ours = PenaltyReducedFocalLoss()
+    models = {
+        "authors' formula": HeatMapLoss(authors_focal_loss),
+        "ours, plain losses": HeatMapLoss(lambda x, y, w: ours(x, y)),
+        "ours, BOFL": HeatMapLoss(lambda x, y, w: ours(x, y, class_weight=w)),
+    }
+    arguments = (logits.requires_grad_(), heatmap, table)
+    about = f"maps {NUM_CLASSES} x {side} x {side}"
+    report(
+        "heatmap", models, dict.fromkeys(models, arguments), [logits], [], about, args.size, args
+    )
+
+
 def benchmark(detector: str, args) -> None:
     torch.manual_seed(0)
+    if detector == "heatmap":
+        return benchmark_heat_maps(args)
     size = 300 if detector == "ssd300" else args.size
     models = make_models(detector)
     make_inputs = make_head_inputs if detector == "faster_rcnn" else make_dense_inputs
     arguments, logits, deltas, about = make_inputs(
         models, args.images, size, args.objects, args.device
     )
-    leaves = [*logits, *deltas]
     models = {name: model.to(args.device).train() for name, model in models.items()}
+    return report(detector, models, arguments, logits, deltas, about, size, args)
+
+
+def report(detector, models, arguments, logits, deltas, about: str, size: int, args) -> None:
+    """Measure `losses` of each model, and print the table."""
+    leaves = [*logits, *deltas]
     seconds, peaks = {name: [] for name in models}, {}
     with EventStorage():
         for repeat in range(args.repeats + 3):
@@ -180,7 +245,7 @@ def benchmark(detector: str, args) -> None:
 
 
 def main() -> None:
-    detectors = ("retinanet", "fcos", "foveabox", "ssd300", "faster_rcnn")
+    detectors = ("retinanet", "fcos", "foveabox", "ssd300", "faster_rcnn", "heatmap")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("detectors", nargs="*", metavar="DETECTOR", help=f"of {detectors}")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

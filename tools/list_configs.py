@@ -17,14 +17,27 @@ from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 BEGIN, END = "<!-- configs: begin -->", "<!-- configs: end -->"
-HEADER = ("Config", "Model", "Data", "Scale", "eta", "lam", "w_loc", "Schedule", "Paper")
+HEADER = (
+    "Config",
+    "Model",
+    "Data",
+    "Scale",
+    "eta",
+    "lam",
+    "w_loc",
+    "Class weights",
+    "Schedule",
+    "Paper",
+)
 # Images of training sets that are not made here: those with a box for COCO, all of the others.
 TRAIN_IMAGES = {
     "coco_2017_train": 117_266,
     "VOC 07+12 trainval": 16_551,
     "Cityscapes train": 2_975,
+    "COCO-LT train": 99_411,
 }
-DATA_NAMES = {"cityscapes": "Cityscapes", "voc": "VOC"}
+DATA_NAMES = {"cityscapes": "Cityscapes", "voc": "VOC", "coco_lt": "COCO-LT"}
+SECOND_PAPER = "Balance-Oriented Focal Loss"
 
 
 def describe(file: Path) -> tuple[str, ...]:
@@ -40,6 +53,7 @@ def describe(file: Path) -> tuple[str, ...]:
         cls_loss.get("eta"),
         box_loss.get("lam"),
         _weight(box_loss),
+        _class_weights(losses.get("class_balance")),
         _schedule(cfg),
         _tables(file),
     )
@@ -57,6 +71,16 @@ def _loss_node(model: DictConfig) -> DictConfig:
 
 def _weight(box_loss) -> str | None:
     return "Eq. 7" if box_loss.get("normalize") else box_loss.get("weight")
+
+
+def _class_weights(class_balance) -> str | None:
+    """ "BOFL, eta 0.8, 5%": eta of the batch-wise balancing, and an intensity below 1."""
+    if not class_balance:
+        return None
+    name = _name(class_balance._target_).replace("BalanceOriented", "BOFL")
+    parts = [name] + ([f"eta {class_balance.eta}"] if "eta" in class_balance else [])
+    intensity = class_balance.get("intensity", 1)
+    return ", ".join([*parts, *([f"{intensity:.0%}"] if intensity != 1 else [])])
 
 
 def _path(file: Path) -> str:
@@ -83,7 +107,11 @@ def _backbone(model: DictConfig) -> str | None:
     if OmegaConf.is_list(stages):
         return f"ResNet {'-'.join(str(stage.out_channels) for stage in stages)}"
     if stages is None or "depth" not in stages:
-        name = None if bottom_up is None else _name(bottom_up._target_)
+        if bottom_up is None:
+            return None
+        name = _name(bottom_up._target_)
+        if name == "TimmBackbone":  # "mobilenetv2_100.ra_in1k": the architecture, then the weights
+            return bottom_up.name.partition(".")[0]
         return {"SSDVGG": "VGG16"}.get(name, name)
     if "num_groups" in stages and stages.num_groups > 1:
         return f"X-{stages.depth}-{stages.num_groups}x{stages.width_per_group}d"
@@ -103,7 +131,8 @@ def _split(names) -> list[str]:
     if isinstance(names, DictConfig):  # a call of a register function
         called = str(names.get("name") or _name(names._target_).removeprefix("register_"))
         years = "+".join(str(year)[-2:] for year in names.get("years", ()))
-        parts = [DATA_NAMES.get(called, called), years, names.get("split")]
+        tail = "long-tailed" if names.get("long_tail") else None
+        parts = [DATA_NAMES.get(called, called), tail, years, names.get("split")]
         return [part for part in parts if part]
     if not isinstance(names, str):
         return [" + ".join(names)]
@@ -134,10 +163,12 @@ def _schedule(cfg: DictConfig) -> str:
 
 
 def _tables(file: Path) -> str | None:
-    """The tables of the paper that the docstring names, as it names them."""
+    """The tables of the paper that the docstring names, as it names them; whose, if BOFL's."""
     docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
     found = re.search(r"\bTables? \d+(?:(?:, | and )\d+)*", docstring)
-    return found[0] if found else None
+    if not found:
+        return None
+    return f"{found[0]} (BOFL)" if SECOND_PAPER.lower() in docstring.lower() else found[0]
 
 
 def _order(file: Path) -> list:

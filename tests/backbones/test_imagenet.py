@@ -156,9 +156,9 @@ def cache(tmp_path, monkeypatch):
         torch.manual_seed(3)
         return randomise_norms(getattr(torchvision.models, name)(weights=None))
 
-    def create_model(name, *, pretrained):
+    def create_model(name, *, pretrained, **kwargs):
         asked.append((name, pretrained))
-        return real_create_model(name, pretrained=False)
+        return real_create_model(name, pretrained=False, **kwargs)
 
     real_create_model = timm.create_model
     monkeypatch.setattr(torchvision.models, "get_model", get_model)

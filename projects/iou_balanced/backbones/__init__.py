@@ -10,6 +10,7 @@ from .imagenet import (
     register_weights_handler,
 )
 from .resnext import make_resnext_stages
+from .timm_backbone import TimmBackbone, timm_pixel_stats
 from .vgg import SSDVGG, VGG16, L2Norm, SSDExtraLayers
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "VGG_RGB_STD",
     "L2Norm",
     "SSDExtraLayers",
+    "TimmBackbone",
     "convert_torch_resnet",
     "convert_torch_vgg",
     "make_resnext_stages",
     "register_weights_handler",
+    "timm_pixel_stats",
 ]

@@ -5,6 +5,9 @@
 iopath's cache. These models want RGB input in the mean and std below, and have the stride of a
 bottleneck in its 3x3 convolution (`stride_in_1x1=False`).
 
+A "timm://" checkpoint is for `TimmBackbone`; that of a ResNet or ResNeXt has each weight under both
+names, so that it is for Detectron2's `ResNet` too. For other models' input see `timm_pixel_stats`.
+
 "torchvision://vgg16/IMAGENET1K_FEATURES" are the weights that SSD starts from. They come from Caffe
 and want RGB input in another mean and without std.
 """
@@ -18,6 +21,9 @@ from iopath.common.file_io import PathHandler, file_lock, get_cache_dir
 from torch import Tensor
 
 from iou_balanced.files import write_atomically
+
+from .timm_backbone import PREFIX as TIMM_PREFIX
+from .timm_backbone import create_features
 
 # Of images in 0..255, in RGB order.
 IMAGENET_RGB_MEAN = [123.675, 116.28, 103.53]
@@ -91,7 +97,9 @@ class _ImageNetHandler(PathHandler):
         with file_lock(cached):
             if force or not os.path.exists(cached):
                 weights = {"torchvision": _torchvision, "timm": _timm}[library](name)
-                model = {k: v.numpy() for k, v in _convert(weights).items()}
+                # One array for both names of a tensor, which the file has once then.
+                arrays = {id(v): v.numpy() for v in weights.values()}
+                model = {k: arrays[id(v)] for k, v in weights.items()}
                 # The format of Detectron2's own converted ImageNet weights.
                 content = {"model": model, "__author__": path, "matching_heuristics": True}
                 write_atomically(cached, lambda f: pickle.dump(content, f), mode="wb")
@@ -108,15 +116,20 @@ def _torchvision(name: str) -> dict[str, Tensor]:
     import torchvision
 
     model, _, weights = name.partition("/")
-    return torchvision.models.get_model(model, weights=weights or "DEFAULT").state_dict()
+    return _convert(torchvision.models.get_model(model, weights=weights or "DEFAULT").state_dict())
 
 
 def _timm(name: str) -> dict[str, Tensor]:
+    features = create_features(name, pretrained=True).state_dict()
+    weights = {
+        f"{TIMM_PREFIX}.{k}": v
+        for k, v in features.items()
+        if not k.endswith("num_batches_tracked")
+    }
     try:
-        import timm
-    except ImportError as e:
-        raise ImportError(f"timm://{name} needs timm: pip install timm") from e
-    return timm.create_model(name, pretrained=True).state_dict()
+        return weights | convert_torch_resnet(features)
+    except ValueError:  # it is no ResNet
+        return weights
 
 
 def register_weights_handler() -> None:

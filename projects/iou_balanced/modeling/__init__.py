@@ -6,6 +6,7 @@ from .fast_rcnn import BalancedFastRCNNOutputLayers
 from .fcos import BalancedFCOS
 from .fovea_targets import FoveaBoxTransform
 from .foveabox import FoveaBox, FoveaBoxHead
+from .group_norm import HeadGroupNorm
 from .normalizer import LossNormalizer
 from .rcnn import BalancedGeneralizedRCNN
 from .retinanet import BalancedRetinaNet
@@ -25,6 +26,7 @@ __all__ = [
     "FoveaBox",
     "FoveaBoxHead",
     "FoveaBoxTransform",
+    "HeadGroupNorm",
     "LossNormalizer",
     "SSDHead",
     "add_iou_balanced_config",

@@ -1,0 +1,292 @@
+"""Any convolutional or hierarchical model of timm as a Detectron2 backbone.
+
+Its ImageNet weights are a checkpoint like any other, so that nothing starts at random unnoticed:
+`train.init_checkpoint="timm://mobilenetv2_100.ra_in1k"` (see `register_weights_handler`).
+"""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+
+from detectron2.layers import FrozenBatchNorm2d
+from detectron2.modeling import Backbone
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+# The attribute of `TimmBackbone` that holds timm's model. Names of weights start with it, which
+# keeps Detectron2's matching by suffix from taking one layer's "conv1.weight" for another's.
+PREFIX = "timm"
+_NORMS = (None, "BN", "FrozenBN", "SyncBN")
+
+
+class TimmBackbone(Backbone):
+    """Feature maps of a timm model (`features_only=True`), called after their strides.
+
+    The map of stride 2^i is "c<i>", as in the FPN paper (arXiv 1612.03144): "c2" to "c5" for
+    strides 4 to 32, where Detectron2's ResNet has "res2" to "res5". Stages after the last map in
+    use are left out; an HRNet, whose branches are mixed, has parameters without gradient yet where
+    a map is not in use. Weights are random until a checkpoint is loaded.
+
+    Images are expected in RGB, normalised by `timm_pixel_stats`: give these as `pixel_mean` and
+    `pixel_std` of the detector, and "RGB" as `image_format` of the data mappers.
+
+    Args:
+        name: of the architecture, as "mobilenetv2_100"; or of one of its weights, as
+            "mobilenetv2_100.ra_in1k", whose layers are the same but for a few models.
+        out_features: names of the maps to give, finest first; all that there are by default.
+        norm: "FrozenBN" replaces each BatchNorm by Detectron2's `FrozenBatchNorm2d`, "SyncBN" by
+            one that is synchronised over processes, "BN" keeps it trainable. None leaves the
+            layers as timm builds them, which is the only choice for models with other norms.
+        freeze_at: all up to the layers of "c<freeze_at>" are frozen, parameters and BatchNorms:
+            2 is the stem and the first stage of a ResNet, as in Detectron2. 0 is none.
+        model_args: more arguments for `timm.create_model`, for example `drop_path_rate`; a Swin
+            takes images of any size with `strict_img_size=False`.
+
+    Raises:
+        ValueError: there is no such model or map, its maps make no pyramid of strides 2^i, or it
+            has no BatchNorm for `norm`.
+        ImportError: timm is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        out_features: Sequence[str] | None = None,
+        norm: str | None = None,
+        freeze_at: int = 0,
+        model_args: Mapping | None = None,
+    ):
+        super().__init__()
+        if norm not in _NORMS:
+            raise ValueError(f"Expected argument `norm` in {_NORMS}, but got {norm!r}")
+        self.name, self.norm, self.freeze_at = name, norm, freeze_at
+        if OmegaConf.is_config(model_args):
+            model_args = OmegaConf.to_container(model_args, resolve=True)
+        model_args = dict(model_args or {})
+        fixed = {"pretrained", "features_only", "out_indices"} & set(model_args)
+        if fixed:
+            raise ValueError(f"Expected argument `model_args` without {sorted(fixed)}")
+
+        model = create_features(name, **model_args)
+        available = _map_names(name, model.feature_info.reduction())
+        self._out_features = list(available if out_features is None else out_features)
+        if not self._out_features or any(x not in available for x in self._out_features):
+            raise ValueError(
+                f"Expected argument `out_features` to be some of the maps {available} of {name}, "
+                f"but got {self._out_features}"
+            )
+        self._indices = [available.index(x) for x in self._out_features]
+        if self._indices != sorted(set(self._indices)):
+            raise ValueError(
+                "Expected argument `out_features` to name each map once, finest first, but got "
+                f"{self._out_features}"
+            )
+        if self._indices[-1] < len(available) - 1:
+            kept = model.feature_info.out_indices[: self._indices[-1] + 1]
+            model = _up_to(name, model_args, kept)
+        info = model.feature_info
+        self._out_feature_channels = dict(zip(available, info.channels(), strict=False))
+        self._out_feature_strides = dict(zip(available, info.reduction(), strict=False))
+        # Of models for images in NHWC, as Swin; those with a forward of their own are in NCHW.
+        self._channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        setattr(self, PREFIX, model)
+        if norm is not None:
+            self._set_norm(norm)
+        if freeze_at:
+            self._freeze(available)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) to the maps (N, C, H / stride, W / stride), finest first.
+
+        H and W have to be multiples of `size_divisibility`, as Detectron2's detectors pad them.
+        """
+        maps = getattr(self, PREFIX)(x)
+        if self._channels_last:
+            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
+        chosen = {k: maps[i] for k, i in zip(self._out_features, self._indices, strict=True)}
+        for k, m in chosen.items():
+            stride = self._out_feature_strides[k]
+            # Convolutions without padding, as Inception's, give other cells than anchors are for.
+            if any(
+                abs(a * stride - b) >= stride for a, b in zip(m.shape[2:], x.shape[2:], strict=True)
+            ):
+                raise ValueError(
+                    f"Expected a model whose map {k} has cells of {stride} pixels, but {self.name} "
+                    f"gives {tuple(m.shape[2:])} for images of {tuple(x.shape[2:])}"
+                )
+        return chosen
+
+    @property
+    def size_divisibility(self) -> int:
+        """The stride of the coarsest map, in pixels."""
+        return self._out_feature_strides[self._out_features[-1]]
+
+    def _set_norm(self, norm: str) -> None:
+        from timm.layers import convert_sync_batchnorm
+
+        model = getattr(self, PREFIX)
+        if not any(_is_batch_norm(m) for m in model.modules()):
+            raise ValueError(
+                f"Expected argument `norm` to be None, because {self.name} has no BatchNorm, but "
+                f"got {norm!r}"
+            )
+        if norm == "FrozenBN":
+            _freeze_batch_norms(model, [name for name, _ in model.named_modules()])
+        elif norm == "SyncBN":
+            setattr(self, PREFIX, convert_sync_batchnorm(model))
+
+    def _freeze(self, available: list[str]) -> None:
+        model, last = getattr(self, PREFIX), f"c{self.freeze_at}"
+        modules = dict(model.named_modules())
+        stage = None
+        if last in available:
+            # Wrapped in a list, a stage of a Sequential is called "stages_0" for "stages.0".
+            stage = model.feature_info.module_name()[available.index(last)]
+            stage = stage if stage in modules else stage.replace(".", "_")
+        if stage not in modules:
+            raise ValueError(
+                f"Expected argument `freeze_at` to be 0 or i for one of the maps {available} of "
+                f"{self.name} that ends a stage, but got {self.freeze_at}"
+            )
+        # Modules are registered in the order in which they run.
+        names = list(modules)
+        inner = [i for i, n in enumerate(names) if n == stage or n.startswith(f"{stage}.")]
+        for name in names[: inner[-1] + 1]:
+            for p in modules[name].parameters(recurse=False):
+                p.requires_grad = False
+        _freeze_batch_norms(model, names[: inner[-1] + 1])
+
+    def extra_repr(self) -> str:
+        return (
+            f"name={self.name}, out_features={self._out_features}, norm={self.norm}, "
+            f"freeze_at={self.freeze_at}"
+        )
+
+
+class FrozenBatchNormAct2d(FrozenBatchNorm2d):
+    """timm's BatchNorm with an activation in it, frozen.
+
+    Detectron2's own conversion takes it for a BatchNorm2d and loses the activation.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, drop: nn.Module, act: nn.Module):
+        super().__init__(num_features, eps)
+        self.drop, self.act = drop, act
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return self.act(self.drop(super().forward(x)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_features}, eps={self.eps}, act={self.act!r})"
+
+
+def timm_pixel_stats(name: str) -> tuple[list[float], list[float]]:
+    """The mean and standard deviation that a timm model's images are normalised by.
+
+    Args:
+        name: as "mobilenetv2_100" for the default weights, or with a tag, as
+            "mobilenetv2_100.ra_in1k".
+
+    Returns:
+        Three numbers each, in RGB order, for images in 0..255.
+
+    Raises:
+        ValueError: there is no such model, or no such weights of it.
+        ImportError: timm is not installed.
+    """
+    known = _import_timm(name).get_pretrained_cfg(check_name(name))
+    if known is None:
+        raise ValueError(f"timm knows no weights of {name!r}, and so no mean and deviation")
+    # 0.485 * 255 is 123.675, as other frameworks write it, and not 123.67499999999999.
+    mean, std = ([round(x * 255, 6) for x in values] for values in (known.mean, known.std))
+    return mean, std
+
+
+def create_features(name: str, **kwargs) -> nn.Module:
+    """`timm.create_model` with `features_only`; random weights unless `pretrained=True`.
+
+    Raises:
+        ValueError: there is no such model.
+        ImportError: timm is not installed.
+    """
+    timm = _import_timm(name)
+    check_name(name)
+    return timm.create_model(name, **{"pretrained": False, **kwargs}, features_only=True)
+
+
+def check_name(name: str) -> str:
+    """`name` itself.
+
+    Raises:
+        ValueError: timm has no such model, or the model no weights of this tag.
+        ImportError: timm is not installed.
+    """
+    timm = _import_timm(name)
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        raise ValueError(f"timm {timm.__version__} has no model {name!r}{_did_you_mean(close)}")
+    tagged = timm.list_models(f"{architecture}.*", pretrained=True, include_tags=True)
+    if tag and name not in tagged:
+        close = difflib.get_close_matches(name, tagged, n=3, cutoff=0.0)
+        raise ValueError(f"timm {timm.__version__} has no weights {name!r}{_did_you_mean(close)}")
+    return name
+
+
+def _did_you_mean(names: list[str]) -> str:
+    return f"; did you mean {' or '.join(names)}?" if names else ""
+
+
+def _import_timm(name: str):
+    try:
+        import timm
+    except ImportError as e:
+        raise ImportError(
+            f"the timm model {name} needs timm: pip install timm, which the extra `timm` of "
+            "iou_balanced does too"
+        ) from e
+    return timm
+
+
+def _map_names(name: str, strides: Sequence[int]) -> list[str]:
+    """ "c2" for stride 4, and so on."""
+    if sorted({2 ** round(math.log2(s)) for s in strides}) != list(strides):
+        raise ValueError(
+            "Expected a timm model with one map for each of some strides 2^i, but got "
+            f"{name!r}, whose maps have the strides {list(strides)}"
+        )
+    return [f"c{int(math.log2(s))}" for s in strides]
+
+
+def _up_to(name: str, model_args: dict, out_indices: tuple[int, ...]) -> nn.Module:
+    """The model without what follows its last map, so that no parameter is without a gradient."""
+    model = create_features(name, out_indices=out_indices, **model_args)
+    # timm's own wrapper drops what follows; EfficientNets and MobileNets keep all of their blocks.
+    parent, _, index = model.feature_info.module_name()[-1].rpartition(".")
+    blocks = getattr(model, parent, None)
+    if isinstance(blocks, nn.Sequential) and index.isdecimal():
+        del blocks[int(index) + 1 :]
+    return model
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    return isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))
+
+
+def _freeze_batch_norms(model: nn.Module, names: list[str]) -> None:
+    """Replace those BatchNorms of `model` that are among `names`, in place."""
+    for name, module in list(model.named_modules()):
+        if name not in names or not _is_batch_norm(module):
+            continue
+        frozen = FrozenBatchNorm2d.convert_frozen_batchnorm(module)
+        if hasattr(module, "act"):
+            plain = frozen
+            frozen = FrozenBatchNormAct2d(
+                plain.num_features, plain.eps, drop=module.drop, act=module.act
+            )
+            for buffer in ("weight", "bias", "running_mean", "running_var"):
+                setattr(frozen, buffer, getattr(plain, buffer))
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, frozen)
