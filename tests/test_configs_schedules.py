@@ -13,6 +13,7 @@ from .test_configs import FILES, load
 # where half a cosine takes it to 0.
 SCHEDULES = {
     "COCO/fcos": (7330, 12, ()),
+    "COCO_LT/fcos": (6214, 12, ()),  # 99,411 images in batches of 16
     "COCO/ssd": (1833, 120, (80, 110)),  # 117,266 images in batches of 64
     "COCO/": (7330, 12, (8, 11)),  # in batches of 16
     "VOC/ssd": (259, 120, (80, 100)),  # 16,551 images in batches of 64

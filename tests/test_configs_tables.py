@@ -36,7 +36,8 @@ LOSSES = re.compile(r"_iou_balanced(?:_(cls|loc))?$")
 OTHERS = [
     file.removesuffix(".py")
     for file in FILES
-    if not file.startswith(("Digits/", "COCO/retinanet", "COCO/fcos", "COCO_LT/")) and "_test_dev" not in file
+    if not file.startswith(("Digits/", "COCO/retinanet", "COCO/fcos", "COCO_LT/"))
+    and "_test_dev" not in file
 ]
 SSD_SIZES = {
     "COCO/ssd300": [21, 45, 99, 153, 207, 261, 315],
