@@ -7,6 +7,8 @@ from iou_balanced.engine import main
 from .engine.helpers import ROOT, make_args, read_metrics
 
 NAMES = ("retinanet_small", "ssd_small", "foveabox_small", "faster_rcnn_small")
+CONFIGS = [f"{name}{ending}" for name in NAMES for ending in ("", "_iou_balanced")]
+CONFIGS += ["fcos_small", "fcos_small_long_tail_bofl", "retinanet_small_long_tail_bofl"]
 # Of the config as written, on images that it has not seen: AP50 and AP.
 FLOORS = {
     "retinanet_small": (70, 45),
@@ -14,8 +16,7 @@ FLOORS = {
     "foveabox_small": (85, 60),
     "faster_rcnn_small": (75, 50),
 }
-every_detector = pytest.mark.parametrize("name", NAMES)
-both_losses = pytest.mark.parametrize("ending", ["", "_iou_balanced"], ids=["plain", "balanced"])
+every_config = pytest.mark.parametrize("config", CONFIGS)
 
 
 def train(name, folder, *opts):
@@ -26,15 +27,17 @@ def train(name, folder, *opts):
     return records[max(records)]
 
 
-@both_losses
-@every_detector
-def test_learns_a_few_images_by_heart(name, ending, tmp_path, datasets_root):
+@every_config
+def test_learns_a_few_images_by_heart(config, tmp_path, datasets_root):
     """Chance is an AP50 of about 0: ten classes, and boxes anywhere in the image."""
+    same_images = ["datasets.test.split=train"]
+    if "long_tail" in config:
+        same_images += ["datasets.test.long_tail=True", "datasets.test.imbalance=100"]
     metrics = train(
-        name + ending,
+        config,
         tmp_path / "run",
+        *same_images,
         "datasets.train.num_images=8",
-        "datasets.test.split=train",
         "datasets.test.num_images=8",
         "train.max_iter=120",
         "train.eval_period=0",
@@ -45,12 +48,11 @@ def test_learns_a_few_images_by_heart(name, ending, tmp_path, datasets_root):
 
 
 @pytest.mark.slow
-@both_losses
-@every_detector
-def test_learns_the_digits(name, ending, tmp_path, datasets_root):
+@every_config
+def test_learns_the_digits(config, tmp_path, datasets_root):
     """The config as written, on images that it has not seen."""
-    metrics = train(name + ending, tmp_path / "run")
+    metrics = train(config, tmp_path / "run")
     print({key: round(value, 1) for key, value in metrics.items() if key.startswith("bbox/AP")})
-    ap50, ap = FLOORS[name]
+    ap50, ap = FLOORS[config.removesuffix("_iou_balanced").removesuffix("_bofl")]
     assert metrics["bbox/AP50"] > ap50
     assert metrics["bbox/AP"] > ap

@@ -127,6 +127,13 @@ def test_table_for_the_terminal(runs):
     assert len(lines) == 2 + len(MAIN_METRICS)
 
 
+def test_metrics_of_tail_and_head_where_there_are_any(runs):
+    assert "AP_tail" not in format_comparison(runs)
+    weighted = Run("weighted", {"AP": 50.0, "AP_tail": 27.9, "AP_head": 25.8}, [])
+    lines = {line.split()[0]: line for line in format_comparison([*runs, weighted]).splitlines()}
+    assert "27.9" in lines["AP_tail"] and "25.8" in lines["AP_head"]
+
+
 def test_inner_metrics_are_taken_too():
     nested = {"bbox": {"AP": 1.0}}
     for given in (nested, nested["bbox"], {"bbox/AP": 1.0}):

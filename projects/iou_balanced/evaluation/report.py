@@ -56,7 +56,7 @@ def format_comparison(runs: Sequence[Run]) -> str:
     for run in runs[1:]:
         headers += [run.name, "diff"]
     rows = []
-    for metric, values in _table(runs, MAIN_METRICS):
+    for metric, values in _table(runs, _main_metrics(runs)):
         row = [metric, _number(values[0], "-")]
         for value in values[1:]:
             row += [_number(value, "-"), _difference(value, values[0])]
@@ -109,7 +109,7 @@ def write_comparison_report(
         f"<em>{_text(runs[0].name)}</em>.</p>"
         if len(runs) > 1
         else "<p>In percent.</p>",
-        _metrics_table(runs, MAIN_METRICS),
+        _metrics_table(runs, _main_metrics(runs)),
         "<h2>Score and localization</h2>",
         f"<p>Every detection with a score of at least {match_score_thresh:g}, and its IoU with the "
         "best box of its class. Left: a detector whose score tells the IoU climbs steeply. Right: "
@@ -130,6 +130,12 @@ def _check(runs):
     names = [run.name for run in runs]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"Expected argument `runs` to have distinct names, but got {names}")
+
+
+def _main_metrics(runs) -> list[str]:
+    """Also those of tail and head classes, where a run has them."""
+    found = {metric for run in runs for metric in run.box_metrics()}
+    return [*MAIN_METRICS, *(metric for metric in ("AP_tail", "AP_head") if metric in found)]
 
 
 def _table(runs, metrics):
