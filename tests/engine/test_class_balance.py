@@ -38,14 +38,10 @@ SCHEDULE = [
     "train.seed=3",
 ]
 # The rows of Table 1, 10 and 12, as the README lists them.
-CONSTANT = [
-    f"{CB}.schedule._target_=iou_balanced.losses.ConstantSchedule",
-    f"{CB}.schedule.deferred_epochs=0",
-]
 ROWS = {
-    "WF": [f"{CB}.eta=1", *CONSTANT],
+    "WF": [f"{CB}.eta=1", f"{CB}.schedule=null"],
     "WF+LS": [f"{CB}.eta=1"],
-    "BB": [f"{CB}.intensity=0", *CONSTANT],
+    "BB": [f"{CB}.intensity=0", f"{CB}.schedule=null"],
     "BB+LS": [f"{CB}.intensity=0"],
     "eta 0.7": [f"{CB}.eta=0.7"],
     "deferred 1": [f"{CB}.schedule.deferred_epochs=1"],
@@ -235,6 +231,10 @@ COUNTS = ClassCounts(
 )
 
 
+def inverse_frequency_by_sample(**kwargs):
+    return ClassBalanced(beta=None, **kwargs)
+
+
 class TestOwnTrainer:
     def test_weights_in_force(self):
         schedule = ConstantSchedule(total_epochs=4, deferred_epochs=2)
@@ -269,8 +269,9 @@ class TestOwnTrainer:
         with pytest.raises(UserError, match=r"data set pets: .*3 classes, but got 2"):
             own_trainer(ClassBalanced(num_classes=3), COUNTS)
 
+    @pytest.mark.parametrize("kind", [BalanceOriented, inverse_frequency_by_sample])
     @pytest.mark.parametrize("intensity, warned", [(1.0, True), (0.05, False)])
-    def test_extreme_weights(self, intensity, warned, caplog):
+    def test_extreme_weights(self, kind, intensity, warned, caplog):
         extreme = ClassCounts(
             class_names=("cat", "dog"), instances=(900, 1), images=(60, 1), num_images=60
         )
@@ -279,6 +280,7 @@ class TestOwnTrainer:
         # 901 / 2 = 450.5, and (60 - 1) / (450.5 - 1) = 0.131
         found = [r for r in caplog.records if "an intensity of 0.13" in r.getMessage()]
         assert bool(found) == warned
+        assert not found or "model.class_balance.intensity=" in found[0].getMessage()
 
 
 def test_data_set_of_the_counts_is_not_registered_twice():

@@ -107,10 +107,9 @@ def test_neutral_settings_are_the_identity(name):
 
 @every_module
 def test_full_weights_from_the_start_without_schedule(name):
-    if name != "bofl":
-        module = MODULES[name]()
-        module.set_class_counts(INSTANCES, IMAGES)
-        module(None, GT_LABELS)  # it needs no iteration
+    module = MODULES[name]() if name != "bofl" else BalanceOriented(num_classes=K, schedule=None)
+    module.set_class_counts(INSTANCES, IMAGES)
+    module(GT_CLASSES, GT_LABELS)  # it needs no iteration
     scheduled = MODULES[name]
     late = ConstantSchedule(total_epochs=12, deferred_epochs=3)
     module = (
@@ -164,8 +163,40 @@ class TestResume:
         assert module.class_counts == INSTANCES and module.image_counts == IMAGES
         assert torch.equal(module.alpha, ready(MODULES[name]()).alpha)
 
+    def test_classes_are_named(self, name):
+        state = MODULES[name]()
+        state.set_class_counts(INSTANCES, IMAGES, ["cat", "dog", "owl"])
+        changed = MODULES[name]()
+        changed.set_class_counts([60, 31, 10], [40, 26, 8], ["cat", "dog", "owl"])
+        with pytest.raises(ValueError, match=r"of class 'dog' 30 there and 31 here"):
+            changed.load_resume_state_dict(state.resume_state_dict())
+        changed.set_class_counts(INSTANCES, IMAGES, ["cat", "owl", "dog"])
+        with pytest.raises(ValueError, match=r"other class_names.*'dog' there and 'owl' here"):
+            changed.load_resume_state_dict(state.resume_state_dict())
+
+    def test_another_length_is_said(self, name, caplog):
+        """The schedule is stretched over more iterations: lambda steps back."""
+        schedule = LinearSchedule(total_epochs=3, deferred_epochs=1)
+        modules = [MODULES[name](), MODULES[name](), MODULES[name]()]
+        for module in modules:
+            module.schedule = schedule
+        state = ready(modules[0], 2, 3).resume_state_dict()
+        for module, length in zip(modules[1:], (3, 9), strict=True):
+            module.load_resume_state_dict(state)
+            ready(module, 3 if length == 9 else 2, length)
+        (record,) = caplog.records
+        assert "3 iterations and this one has 9" in record.getMessage()
+        assert "lambda is 0 in the place of 1" in record.getMessage()
+
     def test_before_the_first_batch(self, name):
         MODULES[name]().load_resume_state_dict(MODULES[name]().resume_state_dict())
+
+
+def test_intensity_that_would_turn_a_weight_negative():
+    """100 and 1 instances: alpha 0.505, of which 3 times the distance to 1 is too much."""
+    module = BalanceOriented(num_classes=2, schedule=None, intensity=3)
+    with pytest.raises(ValueError, match=r"class 0 with alpha 0.505 has -0.485.*intensity of 3"):
+        module.set_class_counts([100, 1])
 
 
 class TestBadArguments:
@@ -174,6 +205,7 @@ class TestBadArguments:
         [
             ("eta", 1.2, r"`eta` to be in \[0, 1\]"),
             ("intensity", -1, "`intensity` to be at least 0"),
+            ("floor", 0, "`floor` to be greater than 0"),
             ("count_over", "gpu", r"`count_over` to be one of \('image', 'process', 'batch'\)"),
             ("counted", "boxes", r"`counted` to be one of \('instances', 'locations'\)"),
             ("hat", "x", "`hat` to be one of"),
@@ -183,7 +215,7 @@ class TestBadArguments:
     )
     def test_bofl(self, name, value, message):
         with pytest.raises(ValueError, match=message):
-            BalanceOriented(num_classes=K, **{name: value})
+            BalanceOriented(num_classes=K, schedule=None, **{name: value})
 
     def test_cbl(self):
         with pytest.raises(ValueError, match=r"`beta` to be in \[0, 1\)"):
@@ -201,7 +233,7 @@ class TestBadArguments:
             MODULES["cbl"]().set_class_counts(None, IMAGES)
 
     def test_floor(self):
-        module = BalanceOriented(num_classes=K, floor=5, class_counts=[10, 10, 0])
+        module = BalanceOriented(num_classes=K, schedule=None, floor=5, class_counts=[10, 10, 0])
         assert module.alpha.tolist() == pytest.approx([2 / 3, 2 / 3, 4 / 3])
         assert ClassBalanced(
             num_classes=K, beta=None, floor=5, class_counts=[10, 10, 0]
@@ -209,7 +241,10 @@ class TestBadArguments:
 
 
 def test_given_in_the_config():
-    assert BalanceOriented(num_classes=K, class_counts=INSTANCES).class_counts == INSTANCES
+    assert (
+        BalanceOriented(num_classes=K, schedule=None, class_counts=INSTANCES).class_counts
+        == INSTANCES
+    )
     assert ClassBalanced(num_classes=K, class_counts=INSTANCES).class_counts == INSTANCES
     assert Equalization(num_classes=K, image_counts=IMAGES).image_counts == IMAGES
 

@@ -47,9 +47,9 @@ class TestInverseFrequency:
         with pytest.raises(ValueError, match=r"`counts` to be at least 0"):
             inverse_frequency_weights(bad)
 
-    @pytest.mark.parametrize("bad", [-1, math.nan])
+    @pytest.mark.parametrize("bad", [-1, 0, math.nan])
     def test_bad_floor(self, bad):
-        with pytest.raises(ValueError, match="`floor` to be at least 0"):
+        with pytest.raises(ValueError, match="`floor` to be greater than 0"):
             inverse_frequency_weights([1, 2], floor=bad)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from detectron2.modeling import PanopticFPN
 from torch import nn
 
 from iou_balanced import balance
@@ -189,7 +190,7 @@ def test_evaluation_needs_no_counts(name):
 
 @every_detector
 def test_training_without_counts_says_so(name):
-    model = build(balance(MODELS[name](), class_balance=L(BalanceOriented)()))
+    model = build(balance(MODELS[name](), class_balance=L(BalanceOriented)(schedule=None)))
     with pytest.raises(RuntimeError, match=r"BalanceOriented does not know how frequent"):
         training_step(model, batch_of(name))
 
@@ -215,7 +216,9 @@ class TestRefused:
             build(config)
 
     def test_other_number_of_classes(self):
-        config = balance(small_fcos(), class_balance=L(BalanceOriented)(num_classes=7))
+        config = balance(
+            small_fcos(), class_balance=L(BalanceOriented)(num_classes=7, schedule=None)
+        )
         with pytest.raises(ValueError, match=r"num_classes=3, as the model, but got 7"):
             build(config)
 
@@ -245,9 +248,47 @@ class TestRefused:
         with pytest.raises(ValueError, match=r"`gt_classes`.*counted='locations'"):
             training_step(model, [make_input()])
 
+    def test_instances_in_a_detector_that_keeps_its_class(self):
+        config = small_faster_rcnn()
+        config._target_ = PanopticFPN
+        before = str(config)
+        with pytest.raises(ValueError, match=r"counted='locations'.*PanopticFPN"):
+            balance(config, class_balance=bofl())
+        assert str(config) == before
+        balance(config, class_balance=bofl(counted="locations"))
+
+    def test_iou_balancing_of_a_loss_that_has_no_such_form(self):
+        config = balance(small_fcos(), eta=None, lam=None)
+        config.cls_loss = L(QualityFocalLoss)(beta=1.0)
+        with pytest.raises(ValueError, match=r"`eta` to be None.*QualityFocalLoss"):
+            balance(config)
+
+
+def test_class_weights_alone_are_the_only_change():
+    """Against the stock detector, whose box loss is L1: in all other losses nothing changes."""
+    for name in ("retinanet", "faster_rcnn"):
+        stock = training_step(build(MODELS[name]()), batch_of(name))
+        config = balance(
+            MODELS[name](), eta=None, lam=None, class_balance=bofl(eta=1.0, intensity=0.0)
+        )
+        model = build(config)
+        for module in model.modules():
+            if isinstance(module, BalanceOriented):
+                module.set_iteration(0, 10)
+        ours = training_step(model, batch_of(name))
+        for key, loss in stock.items():
+            assert ours[key].item() == pytest.approx(loss.item(), rel=1e-5), (name, key)
+
+
+def test_balance_keeps_a_loss_of_the_users():
+    config = balance(small_fcos(), eta=None, lam=None)
+    config.cls_loss = L(QualityFocalLoss)(beta=1.0)
+    balance(config, eta=None, lam=None, class_balance=bofl())
+    assert config.cls_loss._target_ is QualityFocalLoss and config.cls_loss.beta == 1.0
+
 
 def test_balance_keeps_what_the_config_has():
-    config = balance(small_fcos(), class_balance=L(BalanceOriented)(eta=0.7))
+    config = balance(small_fcos(), class_balance=L(BalanceOriented)(eta=0.7, schedule=None))
     assert config.class_balance.num_classes == NUM_CLASSES
     balance(config, eta=None, lam=None)
     assert config._target_ is BalancedFCOS and config.class_balance.eta == 0.7

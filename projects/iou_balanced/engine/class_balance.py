@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from iou_balanced.data import ClassCounts, warn_extreme
-from iou_balanced.losses import BalanceOriented, ClassBalance
+from iou_balanced.losses import ClassBalance
 
 from .errors import UserError, data_errors_as_user_errors
 
@@ -61,7 +62,7 @@ class ClassBalanceHook(HookBase):
             text = _describe(module, self._counts, weights)
             if text not in tables:
                 logger.info("Class weights of %s at the end of the training:\n%s", name, text)
-                _warn(module, weights, self._class_names(len(weights)))
+                _warn(name, module, weights, self._class_names(len(weights)))
             tables.add(text)
 
     def before_step(self) -> None:
@@ -69,7 +70,8 @@ class ClassBalanceHook(HookBase):
             module.set_iteration(self.trainer.iter, self.trainer.max_iter)
 
     def after_step(self) -> None:
-        if self.trainer.iter % self._period and self.trainer.iter + 1 < self.trainer.max_iter:
+        done = self.trainer.iter + 1  # as Detectron2's writer counts
+        if done % self._period and done < self.trainer.max_iter:
             return
         for module in list(self._modules.values())[:1]:
             if module.weights_in_force is not None:
@@ -93,26 +95,32 @@ class ClassBalanceHook(HookBase):
         return [*names, "background"][:columns]
 
 
+def config_key(name: str) -> str:
+    """The config's key of a module: the stages of a cascade are a list of another name there."""
+    return re.sub(r"\bbox_predictor\.(?=\d)", "box_predictors.", f"model.{name}")
+
+
 def _give_counts(name: str, module: ClassBalance, counts: ClassCounts | None) -> None:
     if module.class_counts is not None or module.image_counts is not None:
         return  # given by hand
+    key = config_key(name)
     if counts is None:
         raise UserError(
-            f"model.{name} needs the class counts of the training set, which cannot be had from "
+            f"{key} needs the class counts of the training set, which cannot be had from "
             "dataloader.train: it has no `dataset` that is a list of images. Give them, "
-            f"model.{name}.class_counts=[...] (image_counts for Equalization)"
+            f"{key}.class_counts=[...] (image_counts for Equalization)"
         )
     absent = [n for n, k in zip(counts.class_names, counts.instances, strict=True) if not k]
     if absent and getattr(module, "floor", 0) is None:
         raise UserError(
             f"data set {counts.name}: no instance of {', '.join(map(repr, absent))}, so that the "
             "class weight would be infinite: leave the class out, or give "
-            f"model.{name}.floor=1, a number of instances that such a class counts as having"
+            f"{key}.floor=1, a number of instances that such a class counts as having"
         )
     try:
-        module.set_class_counts(counts.instances, counts.images)
+        module.set_class_counts(counts.instances, counts.images, counts.class_names)
     except ValueError as e:
-        raise UserError(f"model.{name}, data set {counts.name}: {e}") from e
+        raise UserError(f"{key}, data set {counts.name}: {e}") from e
 
 
 def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[float]) -> str:
@@ -121,13 +129,13 @@ def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[fl
     return counts.table(module.alpha.tolist(), weights)
 
 
-def _warn(module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
+def _warn(name: str, module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
     # With an intensity in the config, it is the weights after it that count.
-    if not isinstance(module, BalanceOriented) or not warn_extreme(weights, names):
+    if not warn_extreme(weights, names):
         return
     text = warn_extreme(module.alpha.tolist(), names, instances=module.class_counts)
     if text is not None:
-        logger.warning("%s Override: model.class_balance.intensity=...", text)
+        logger.warning("%s Override: %s.intensity=...", text, config_key(name))
 
 
 def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
@@ -165,24 +173,21 @@ def _registered(names) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def find_counts_file(cfg: DictConfig, dataset_name: str) -> str | None:
-    """The class counts that a training left behind, where they are of the classes evaluated.
+def find_counts_file(folders: Sequence[str], dataset_name: str) -> str | None:
+    """The class counts that a training left in one of `folders`, for an evaluation.
 
-    Looked for in train.output_dir, and beside train.init_checkpoint.
+    Nobody asked for them: what does not fit the data set is left out, and the log says so.
     """
-    folders = [cfg.train.output_dir, os.path.dirname(cfg.train.init_checkpoint or "")]
     classes = MetadataCatalog.get(dataset_name).get("thing_classes")
     for folder in folders:
         path = os.path.join(folder, COUNTS_FILE)
-        if not folder or not os.path.isfile(path):
+        if not folder or classes is None or not os.path.isfile(path):
             continue
         try:
-            counts = ClassCounts.load(path)
+            ClassCounts.load(path).reordered(classes)
         except (OSError, ValueError) as e:
-            logger.warning("Class counts are left out of the evaluation: %s", e)
+            logger.info("%s is left out of the evaluation of %s: %s", path, dataset_name, e)
             continue
-        distinct = len(set(counts.class_names)) == len(counts.class_names)
-        if classes is None or (distinct and sorted(counts.class_names) == sorted(classes)):
-            return path
-        logger.info("%s is of other classes than %s: left out", path, dataset_name)
+        logger.info("AP_tail and AP_head are by %s", path)
+        return path
     return None

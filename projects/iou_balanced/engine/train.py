@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import instantiate
@@ -31,14 +32,23 @@ from .trainer import LazyLoader, Trainer
 logger = logging.getLogger(__name__)
 
 
-def do_test(cfg: DictConfig, model: torch.nn.Module) -> dict:
+def do_test(
+    cfg: DictConfig, model: torch.nn.Module, *, counts_folders: Sequence[str] | None = None
+) -> dict:
     """Evaluate `model` on dataloader.test; {} where there is no evaluator or no annotation.
+
+    Args:
+        counts_folders: where the class counts of the training are looked for; by default in
+            train.output_dir.
 
     Returns:
         {task: {metric: value}} on the main process, as the evaluator gives it.
     """
     if "evaluator" not in cfg.dataloader:
         return {}
+    # First, because reading the data set tells the names of its classes.
+    with data_errors_as_user_errors():
+        loader = instantiate(cfg.dataloader.test)
     evaluator = cfg.dataloader.evaluator.copy()
     evaluator._set_parent(cfg.dataloader)  # it refers to its neighbours
     for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
@@ -47,13 +57,13 @@ def do_test(cfg: DictConfig, model: torch.nn.Module) -> dict:
         if node.get("class_counts") is None and accepts(node._target_, "class_counts"):
             with data_errors_as_user_errors():
                 dataset_name = instantiate(node.dataset_name)
-            node.class_counts = find_counts_file(cfg, dataset_name)
+            node.class_counts = find_counts_file(
+                counts_folders or [cfg.train.output_dir], dataset_name
+            )
     with data_errors_as_user_errors():
         evaluator = instantiate(evaluator)
     if OmegaConf.is_list(evaluator):
         evaluator = DatasetEvaluators(list(evaluator))
-    with data_errors_as_user_errors():
-        loader = instantiate(cfg.dataloader.test)
     results = inference_on_dataset(model, loader, evaluator)
     if results and comm.is_main_process():
         print_csv_format(results)
@@ -158,7 +168,8 @@ def main(args) -> dict:
         return {}
     model = instantiate(cfg.model).to(cfg.train.device)
     extra = load_for_evaluation(model, cfg)
-    results = do_test(cfg, model)
+    folders = [os.path.dirname(cfg.train.init_checkpoint), cfg.train.output_dir]
+    results = do_test(cfg, model, counts_folders=folders)
     if results and comm.is_main_process():
         record = {**flatten_results_dict(results), "checkpoint": cfg.train.init_checkpoint}
         if "iteration" in extra:

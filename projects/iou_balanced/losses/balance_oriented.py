@@ -16,9 +16,7 @@ from .reweighting import (
     balance_oriented_weights,
     check_fraction,
     inverse_frequency_weights,
-    schedule_weights,
 )
-from .schedules import LinearSchedule
 
 COUNT_OVER = ("image", "process", "batch")
 COUNTED = ("instances", "locations")
@@ -28,13 +26,14 @@ class BalanceOriented(ClassBalance):
     """The weights of balance-oriented focal loss, Eq. 5, 7 and 8: one (N, K) table for all.
 
     `eta=1` is the weighting factor alone (WF in Table 1), `intensity=0` is batch-wise balancing
-    alone (BB), and `ConstantSchedule` in the place of the linear one leaves out LS.
+    alone (BB), and no schedule leaves out LS.
 
     Args:
         num_classes: K.
         eta: in [0, 1]; 0.8 for the paper's CenterNet, 0.999 for its FCOS.
+        schedule: the paper's is `LinearSchedule`, by default over CenterNet's 140 epochs; None: the
+            full weights throughout.
         intensity: factor on alpha - 1, and on nothing else; 0.05 on COCO-LT (Table 12).
-        schedule: `LinearSchedule()` by default, the paper's for CenterNet.
         count_over: what n of Eq. 8 counts over: "image" (CenterNet), "process", the images of a
             GPU's mini-batch (FCOS), or "batch", those of all processes.
         counted: "instances", after augmentation, or "locations": the positives of the detector's
@@ -52,9 +51,9 @@ class BalanceOriented(ClassBalance):
         self,
         *,
         num_classes: int,
+        schedule: nn.Module | None,
         eta: float = 0.8,
         intensity: float = 1.0,
-        schedule: nn.Module | None = None,
         count_over: str = "image",
         counted: str = "instances",
         hat: str = "base",
@@ -64,10 +63,12 @@ class BalanceOriented(ClassBalance):
     ):
         super().__init__(
             num_classes=num_classes,
-            schedule=LinearSchedule() if schedule is None else schedule,
+            schedule=schedule,
+            intensity=intensity,
             allow_other_counts=allow_other_counts,
         )
         check_fraction(eta=eta)
+        inverse_frequency_weights([1], floor=floor)
         for name, value, allowed in (
             ("count_over", count_over, COUNT_OVER),
             ("counted", counted, COUNTED),
@@ -77,9 +78,7 @@ class BalanceOriented(ClassBalance):
                 raise ValueError(
                     f"Expected argument `{name}` to be one of {allowed}, but got {value!r}"
                 )
-        if not intensity >= 0:
-            raise ValueError(f"Expected argument `intensity` to be at least 0, but got {intensity}")
-        self.eta, self.intensity, self.hat, self.floor = eta, intensity, hat, floor
+        self.eta, self.hat, self.floor = eta, hat, floor
         self.count_over, self.counted = count_over, counted
         if class_counts is not None:
             self.set_class_counts(class_counts)
@@ -91,10 +90,6 @@ class BalanceOriented(ClassBalance):
         if class_counts is None:
             raise ValueError("Expected argument `class_counts`, instances by class, but got None")
         return inverse_frequency_weights(class_counts, floor=self.floor)
-
-    def scheduled(self, progress: float) -> Tensor:
-        """(K,) alpha-hat of Eq. 7."""
-        return schedule_weights(self.alpha, progress, self.intensity)
 
     def weights(
         self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
@@ -126,7 +121,7 @@ class BalanceOriented(ClassBalance):
                 "Expected argument `gt_classes`, the classes of each image's objects, but got "
                 "None: with counted='locations' the detector's positives are counted instead"
             )
-        counts = count_labels(labels, self.num_classes).to(self.alpha.device)
+        counts = count_labels(labels, self.num_classes).to(self.alpha.device, non_blocking=True)
         if self.count_over == "image":
             return counts
         total = counts.sum(dim=0)
@@ -136,7 +131,7 @@ class BalanceOriented(ClassBalance):
 
     def extra_repr(self) -> str:
         return (
-            f"{super().extra_repr()}, eta={self.eta}, intensity={self.intensity}, "
+            f"{super().extra_repr()}, eta={self.eta}, "
             f"count_over={self.count_over!r}, counted={self.counted!r}, hat={self.hat!r}, "
             f"floor={self.floor}"
         )
@@ -153,7 +148,7 @@ def count_labels(labels: Tensor | Sequence[Tensor], num_classes: int) -> Tensor:
     sizes = torch.tensor([x.numel() for x in labels])
     flat = torch.cat([x.flatten() for x in labels]).long()
     image = torch.arange(len(labels)).repeat_interleave(sizes).to(flat.device)
-    # A column more for what does not count: to leave it out, a GPU would have to be waited for.
+    # A column more for what does not count: to pick it out, its number would have to be known.
     column = torch.where((flat >= 0) & (flat < num_classes), flat, num_classes)
     counts = torch.zeros(len(labels) * (num_classes + 1), device=flat.device)
     counts.index_add_(0, image * (num_classes + 1) + column, torch.ones_like(column).float())

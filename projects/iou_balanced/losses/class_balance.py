@@ -4,6 +4,7 @@ Shapes: N images, R rows of an image (anchors, points), G objects of an image, K
 classes.
 """
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from .class_tables import ClassWeights
 from .reweighting import schedule_weights
+
+logger = logging.getLogger(__name__)
 
 
 class ClassBalance(nn.Module):
@@ -24,6 +27,7 @@ class ClassBalance(nn.Module):
     Args:
         num_classes: K.
         schedule: turns an iteration into lambda of Eq. 7; None: the full weights throughout.
+        intensity: factor on alpha - 1, and on nothing else; 0.05 on COCO-LT (Table 12).
         allow_other_counts: whether a resumed run may have another training set. If not, counts
             other than the checkpoint's are an error.
     """
@@ -34,41 +38,75 @@ class ClassBalance(nn.Module):
         self,
         *,
         num_classes: int,
-        schedule: nn.Module | None = None,
+        schedule: nn.Module | None,
+        intensity: float = 1.0,
         allow_other_counts: bool = False,
     ):
         super().__init__()
-        self.num_classes, self.schedule = num_classes, schedule
+        if not intensity >= 0:
+            raise ValueError(f"Expected argument `intensity` to be at least 0, but got {intensity}")
+        self.num_classes, self.schedule, self.intensity = num_classes, schedule, intensity
         self.allow_other_counts = allow_other_counts
         self.class_counts: list[int] | None = None
         self.image_counts: list[int] | None = None
+        self.class_names: list[str] | None = None
         self.iteration: tuple[int, int] | None = None
+        self._resumed_length: int | None = None
         self.weights_in_force: ClassWeights | None = None
         """Of the last batch, for those who watch."""
         # Moves with the model, but belongs to no checkpoint: another training set has others.
         self.register_buffer("alpha", torch.ones(num_classes), persistent=False)
 
     def set_class_counts(
-        self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None = None
+        self,
+        class_counts: Sequence[int] | None,
+        image_counts: Sequence[int] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         """Take the counts of the training set, (K,) instances and (K,) images of each class.
 
+        Args:
+            class_names: (K,), to be named in messages, and compared on a resume.
+
         Raises:
-            ValueError: they are not K, or the weights that follow are not finite.
+            ValueError: they are not K, or a weight that follows is negative or infinite.
         """
-        for name, counts in (("class_counts", class_counts), ("image_counts", image_counts)):
+        given = {"class_counts": class_counts, "image_counts": image_counts}
+        for name, counts in {**given, "class_names": class_names}.items():
             if counts is not None and len(counts) != self.num_classes:
                 raise ValueError(
                     f"Expected argument `{name}` to have a number for each of the "
                     f"{self.num_classes} classes, but got {len(counts)}"
                 )
         alpha = self.count_weights(class_counts, image_counts)
+        least = 1 + self.intensity * (alpha - 1)
+        bad = (~(least >= 0) | least.isinf()).nonzero().flatten().tolist()
+        if bad:
+            raise ValueError(
+                f"Expected class weights of at least 0, but class {bad[0]} with alpha "
+                f"{alpha[bad[0]]:.3g} has {least[bad[0]]:.3g} at an intensity of {self.intensity}: "
+                "lower the intensity"
+            )
         self.alpha = alpha.to(self.alpha)
         self.class_counts = None if class_counts is None else [int(x) for x in class_counts]
         self.image_counts = None if image_counts is None else [int(x) for x in image_counts]
+        self.class_names = None if class_names is None else list(class_names)
 
     def set_iteration(self, iteration: int, max_iter: int) -> None:
         """Say which of `max_iter` iterations, counted from 0, the next call belongs to."""
+        if self._resumed_length not in (None, max_iter) and self.schedule is not None:
+            before = self.schedule.progress(
+                min(iteration, self._resumed_length - 1), self._resumed_length
+            )
+            logger.warning(
+                "The interrupted run had %d iterations and this one has %d: the schedule of the "
+                "class weights is stretched over them, so that lambda is %.3g in the place of %.3g",
+                self._resumed_length,
+                max_iter,
+                self.schedule.progress(iteration, max_iter),
+                before,
+            )
+        self._resumed_length = None
         self.iteration = (iteration, max_iter)
 
     @property
@@ -94,7 +132,7 @@ class ClassBalance(nn.Module):
 
     def scheduled(self, progress: float) -> Tensor:
         """(K,) alpha-hat of Eq. 7."""
-        return schedule_weights(self.alpha, progress)
+        return schedule_weights(self.alpha, progress, self.intensity)
 
     def last_progress(self, max_iter: int) -> float:
         """lambda of Eq. 7 in the last of `max_iter` iterations."""
@@ -136,8 +174,13 @@ class ClassBalance(nn.Module):
         raise NotImplementedError
 
     def resume_state_dict(self) -> dict:
-        """The counts that the run's weights come from."""
-        return {"class_counts": self.class_counts, "image_counts": self.image_counts}
+        """The counts that the run's weights come from, and the length of its schedule."""
+        return {
+            "class_counts": self.class_counts,
+            "image_counts": self.image_counts,
+            "class_names": self.class_names,
+            "max_iter": None if self.iteration is None else self.iteration[1],
+        }
 
     def load_resume_state_dict(self, state: dict) -> None:
         """Compare the interrupted run's counts with those of this one.
@@ -145,25 +188,26 @@ class ClassBalance(nn.Module):
         Raises:
             ValueError: they differ, and `allow_other_counts` is False.
         """
-        for name, ours in self.resume_state_dict().items():
-            theirs = state.get(name)
+        for name in ("class_names", "class_counts", "image_counts"):
+            ours, theirs = getattr(self, name), state.get(name)
             if ours is None or theirs is None or list(theirs) == ours or self.allow_other_counts:
                 continue
             differ = [i for i, (a, b) in enumerate(zip(theirs, ours, strict=False)) if a != b]
-            where = (
-                f"of class {differ[0]} {theirs[differ[0]]} there and {ours[differ[0]]} here"
-                if differ
-                else f"of {len(theirs)} classes there"
-            )
+            where = f"{len(theirs)} classes there"
+            if differ:
+                i = differ[0]
+                label = repr(self.class_names[i]) if self.class_names else i
+                where = f"of class {label} {theirs[i]!r} there and {ours[i]!r} here"
             raise ValueError(
                 f"The interrupted run had other {name} than this training set, {where}, so that "
                 "its class weights would change: resume with the same data, or allow it with "
-                "model.class_balance.allow_other_counts=True"
+                "allow_other_counts=True"
             )
+        self._resumed_length = state.get("max_iter")
         if self.class_counts is None and self.image_counts is None:
-            counts = state.get("class_counts"), state.get("image_counts")
-            if any(x is not None for x in counts):
+            counts = [state.get(name) for name in ("class_counts", "image_counts", "class_names")]
+            if any(x is not None for x in counts[:2]):
                 self.set_class_counts(*counts)
 
     def extra_repr(self) -> str:
-        return f"num_classes={self.num_classes}"
+        return f"num_classes={self.num_classes}, intensity={self.intensity}"

@@ -20,8 +20,8 @@ def inverse_frequency_weights(
 
     Args:
         counts: (K,) instances of each class in the training set, crowd boxes left out.
-        floor: a class with fewer instances counts as having this many; n stays as it is. Without
-            it a class that has no instance is an error, as its weight would be infinite.
+        floor: above 0; a class with fewer instances counts as having this many; n stays as it is.
+            Without it a class that has no instance is an error, as its weight would be infinite.
 
     Returns:
         (K,) float64.
@@ -137,7 +137,7 @@ def tail_classes(image_counts: Sequence[float] | Tensor, tail_ratio: float = 0.0
         (K,) bool, True for the tail. Classes with equally many images are on the same side.
     """
     check_fraction(tail_ratio=tail_ratio)
-    counts = _check_counts(image_counts, floor=0.0)
+    counts = _check_counts(image_counts, absent_allowed=True)
     thresholds = torch.cat([counts.unique(), counts.new_tensor([torch.inf])])
     below = counts < thresholds[:, None]
     ratios = (below * counts).sum(dim=1) / counts.sum().clamp(min=1)
@@ -154,7 +154,9 @@ def _floored(counts: Tensor, floor: float | None) -> Tensor:
     return counts if floor is None else counts.clamp(min=floor)
 
 
-def _check_counts(counts: Sequence[float] | Tensor, floor: float | None) -> Tensor:
+def _check_counts(
+    counts: Sequence[float] | Tensor, floor: float | None = None, *, absent_allowed: bool = False
+) -> Tensor:
     counts = torch.as_tensor(counts).detach().to("cpu", torch.float64)
     if counts.dim() != 1 or not len(counts):
         raise ValueError(
@@ -163,7 +165,7 @@ def _check_counts(counts: Sequence[float] | Tensor, floor: float | None) -> Tens
         )
     if not bool((counts.isfinite() & (counts >= 0)).all()):
         raise ValueError(f"Expected argument `counts` to be at least 0, but got {counts.tolist()}")
-    if floor is None:
+    if floor is None and not absent_allowed:
         absent = (counts == 0).nonzero().flatten().tolist()
         if absent:
             raise ValueError(
@@ -171,6 +173,6 @@ def _check_counts(counts: Sequence[float] | Tensor, floor: float | None) -> Tens
                 "their weights would be infinite: leave them out of the data set, or give `floor`, "
                 "a number of instances that such a class counts as having"
             )
-    elif not floor >= 0:
-        raise ValueError(f"Expected argument `floor` to be at least 0, but got {floor!r}")
+    if floor is not None and not floor > 0:
+        raise ValueError(f"Expected argument `floor` to be greater than 0, but got {floor!r}")
     return counts

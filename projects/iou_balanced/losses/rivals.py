@@ -29,12 +29,14 @@ class ClassBalanced(ClassBalance):
         num_classes: K.
         beta: of the effective number, Eq. 2, in [0, 1). None: its limit, the inverse frequency
             of Eq. 5.
-        normalize: scale the weights of Eq. 2 to the sum K, as the authors of CBL do.
+        normalize: scale the weights of Eq. 2 to the sum K, as the authors of CBL do. Eq. 5 has a
+            scale of its own, weight 1 for an instance on average, so that "+approx." also changes
+            the scale.
         per_sample: Eq. 1: a positive's weight multiplies its whole row of class scores, and
             background rows have weight 1. False is Eq. 6: each class's weight multiplies its
             column, background included.
         schedule: None: the full weights throughout.
-        floor, class_counts, allow_other_counts: see `BalanceOriented`.
+        intensity, floor, class_counts, allow_other_counts: see `BalanceOriented`.
 
     Raises:
         ValueError: a value is not as above.
@@ -48,13 +50,18 @@ class ClassBalanced(ClassBalance):
         normalize: bool = True,
         per_sample: bool = True,
         schedule: nn.Module | None = None,
+        intensity: float = 1.0,
         floor: float | None = None,
         class_counts: Sequence[int] | None = None,
         allow_other_counts: bool = False,
     ):
         super().__init__(
-            num_classes=num_classes, schedule=schedule, allow_other_counts=allow_other_counts
+            num_classes=num_classes,
+            schedule=schedule,
+            intensity=intensity,
+            allow_other_counts=allow_other_counts,
         )
+        inverse_frequency_weights([1], floor=floor)
         if beta is not None:
             effective_number_weights([1], beta)
         self.beta, self.normalize, self.per_sample = beta, normalize, per_sample

@@ -6,6 +6,7 @@ Shapes: N images, R rows over all images, K foreground classes.
 import inspect
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from iou_balanced.losses import ClassWeights
@@ -51,5 +52,6 @@ def weights_by_row(
         return ClassWeights(*(weights_by_row(table, sizes) for table in class_weight))
     if class_weight.dim() == 1:
         return class_weight
-    index = [i for i, size in enumerate(sizes) for _ in range(size)]
-    return class_weight[index]
+    sizes = torch.tensor(sizes)
+    total = int(sizes.sum())
+    return class_weight.repeat_interleave(sizes.to(class_weight.device), dim=0, output_size=total)

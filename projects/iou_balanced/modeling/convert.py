@@ -9,7 +9,7 @@ from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from iou_balanced.losses import ClassBalance
+from iou_balanced.losses import BalanceOriented, ClassBalance
 
 from .convert_rcnn import box_predictor_nodes, rpn_node
 from .families import (
@@ -107,7 +107,8 @@ def balance(
             boxes (GIoU, DIoU, CIoU).
         beta: of smooth L1. None keeps the config's own; "paper" is the one for which lambda and
             w_loc were tuned: 0.111 for RetinaNet and 1 for the R-CNNs, whose stock configs have 0
-            (L1), and the config's own for the others. Other box losses have none.
+            (L1), and the config's own for the others and where lam is None. Other box losses have
+            none.
         normalize: Eq. 7 instead of Eq. 6. A `weight` of "auto" or "paper" is 1 then, because Eq. 7
             keeps every sum. None: Eq. 7 for losses of boxes where `weight` is "paper". The boxes
             that FCOS starts with overlap nothing: iou^lam alone leaves its box branch without
@@ -115,9 +116,9 @@ def balance(
             the thousands.
         across_processes: take the normaliser and all sums over all processes.
         rpn: balance the RPN of an R-CNN too; its w_loc is measured, whatever `weight` is.
-        class_balance: a LazyCall such as `L(BalanceOriented)(eta=0.999)`, which weighs the classes
-            in the classification loss; its `num_classes` is the model's. With eta=None and
-            lam=None it is the only change. None keeps what the config has.
+        class_balance: a LazyCall such as `L(BalanceOriented)(schedule=None)`, which weighs the
+            classes in the classification loss; its `num_classes` is the model's. With eta=None
+            and lam=None it is the only change. None keeps what the config has.
 
     Returns:
         `model`, for assignment: `cfg.model = balance(cfg.model)`.
@@ -130,7 +131,7 @@ def balance(
     dense = next((r for known, r in _DENSE.items() if _is(target, known)), None)
     change = _Change(eta, lam, weight, beta, normalize, across_processes)
     if class_balance is not None:
-        _check_class_balance(class_balance)
+        _check_class_balance(class_balance, target)
     if dense is not None:
         if rpn:
             raise ValueError(f"Expected argument `rpn` to be False: {target.__name__} has no RPN")
@@ -164,12 +165,25 @@ class _Change(NamedTuple):
     across_processes: bool
 
 
-def _check_class_balance(node) -> None:
+def _check_class_balance(node, model: type | None) -> None:
     target = _locate(node)
     if not (isinstance(target, type) and issubclass(target, ClassBalance)):
         raise ValueError(
             "Expected argument `class_balance` to be a LazyCall of one of iou_balanced.losses' "
             f"BalanceOriented, ClassBalanced and Equalization, but got {target or type(node)}"
+        )
+    is_rcnn = isinstance(model, type) and issubclass(model, GeneralizedRCNN)
+    tells = model is GeneralizedRCNN or (is_rcnn and issubclass(model, BalancedGeneralizedRCNN))
+    counts_instances = (
+        issubclass(target, BalanceOriented)
+        and node.get("eta", 0.8) != 1
+        and node.get("counted", "instances") == "instances"
+    )
+    if is_rcnn and not tells and counts_instances:
+        raise ValueError(
+            "Expected argument `class_balance` to have counted='locations' (or eta=1), because "
+            f"{model.__name__} does not tell its box head what the images show, but got "
+            "counted='instances'"
         )
 
 
@@ -220,7 +234,15 @@ def _make(family: Family, balanced: bool, arguments: dict) -> DictConfig:
 
 def _cls_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
     old = node.get("cls_loss") or {}
-    family = family_of(_locate(old), CLS_FAMILIES) or recipe.cls_family
+    family = family_of(_locate(old), CLS_FAMILIES)
+    if old and family is None:
+        if change.eta is None:
+            return old  # quality focal loss, or one of the user's own
+        raise ValueError(
+            f"Expected argument `eta` to be None, because the config's cls_loss "
+            f"{_locate(old).__name__} has no IoU-balanced form, but got {change.eta!r}"
+        )
+    family = family or recipe.cls_family
     known = dict(recipe.cls_arguments)
     known.update((k, node[f"focal_loss_{k}"]) for k in known if f"focal_loss_{k}" in node)
     known.update(old)
@@ -238,7 +260,9 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
         family = box_family(node.get("box_reg_loss_type", recipe.box_kind))
     arguments = {k: old[k] for k in family.arguments if k in old}
     if "beta" in family.arguments:
-        beta = recipe.beta if change.beta == PAPER else change.beta
+        beta = change.beta
+        if beta == PAPER:
+            beta = None if change.lam is None else recipe.beta
         if beta is not None:
             arguments["beta"] = beta
         elif "beta" not in arguments:
