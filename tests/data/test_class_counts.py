@@ -148,24 +148,6 @@ def test_reordered():
         counts_of(2, 1, class_names=["a", "a"]).reordered(["a"])
 
 
-def test_differences():
-    assert counts_of(3, 2).differences(counts_of(3, 2, name="moved", num_images=9)) is None
-    now, before = counts_of(3, 1, 4, 5, 6, name="new"), counts_of(3, 2, 3, 2, 1, name="old")
-    assert now.differences(before) == (
-        "The class counts of data set 'new' differ from the earlier ones, of 'old', in 4 of 5 "
-        "classes: 'b' has 1 instance in 1 image, and had 2 in 2; 'c' has 4 instances in 4 images, "
-        "and had 3 in 3; 'd' has 5 instances in 5 images, and had 2 in 2; and 1 more."
-    )
-    # Images alone: equalization loss splits the classes by them.
-    fewer = counts_of(3, 2, images=(3, 1)).differences(counts_of(3, 2))
-    assert "in 1 of 2 classes: 'b' has 2 instances in 1 image, and had 2 in 2." in fewer
-    renamed = counts_of(1, 1, class_names=["a", "c"]).differences(counts_of(1, 1))
-    assert renamed.endswith(": class 1 is 'c', and was 'b'.")
-    many = counts_of(1181, 1).differences(counts_of(1182, 1))
-    assert "'a' has 1,181 instances in 1,181 images, and had 1,182 in 1,182." in many
-    assert "there are 3, and were 2" in counts_of(1, 1, 1).differences(counts_of(1, 1))
-
-
 def test_table():
     counts = counts_of(30, 2, 1181, 0, name="letters")
     alpha = [1213 / (4 * 30), 1213 / (4 * 2), 1213 / (4 * 1181), math.nan]  # Eq. 5: 1213 boxes

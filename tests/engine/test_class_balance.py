@@ -2,27 +2,25 @@
 
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
-import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.engine import SimpleTrainer
-from torch import nn
+from detectron2.data.datasets import register_coco_instances
 
 from iou_balanced.data import ClassCounts
-from iou_balanced.engine import ClassBalanceHook, UserError, load_config, main
+from iou_balanced.engine import UserError, load_config, main
 from iou_balanced.engine.scaling import scale_to_batch_size
 from iou_balanced.losses import (
     BalanceOriented,
     ClassBalanced,
-    ClassWeights,
-    ConstantSchedule,
     Equalization,
     inverse_frequency_weights,
 )
 
-from .helpers import ROOT, make_args, read_metrics
+from .helpers import ROOT, TINY, make_args, read_metrics
 
 LONG_TAIL = str(ROOT / "configs/Digits/retinanet_small_long_tail.py")
 BOFL = str(ROOT / "configs/Digits/retinanet_small_long_tail_bofl.py")
@@ -37,35 +35,21 @@ SCHEDULE = [
     "train.checkpointer.period=4",
     "train.seed=3",
 ]
-# The rows of Table 1, 10 and 12, as the README lists them.
-ROWS = {
-    "WF": [f"{CB}.eta=1", f"{CB}.schedule=null"],
-    "WF+LS": [f"{CB}.eta=1"],
-    "BB": [f"{CB}.intensity=0", f"{CB}.schedule=null"],
-    "BB+LS": [f"{CB}.intensity=0"],
-    "eta 0.7": [f"{CB}.eta=0.7"],
-    "deferred 1": [f"{CB}.schedule.deferred_epochs=1"],
-    "DRW": [f"{CB}.schedule._target_=iou_balanced.losses.ConstantSchedule"],
-    "each iteration": [f"{CB}.schedule.update=iteration"],
-    "CBL": [f"{CB}._target_=iou_balanced.losses.ClassBalanced", f"{CB}.schedule=null"],
-    "CBL+linear": [f"{CB}._target_=iou_balanced.losses.ClassBalanced"],
-    "CBL+approx": [f"{CB}._target_=iou_balanced.losses.ClassBalanced", f"{CB}.beta=null"],
-    "CBL+class-wise": [
-        f"{CB}._target_=iou_balanced.losses.ClassBalanced",
-        f"{CB}.beta=null",
-        f"{CB}.per_sample=False",
-    ],
-    "EQL": [f"{CB}._target_=iou_balanced.losses.Equalization", f"{CB}.schedule=null"],
-    "EQL (bg. 50%)": [
-        f"{CB}._target_=iou_balanced.losses.Equalization",
-        f"{CB}.schedule=null",
-        f"{CB}.background_weight=0.5",
-    ],
-    "intensity 5%": [f"{CB}.intensity=0.05"],
-    "sigmoid": ["model.cls_loss.gamma=0", "model.cls_loss.alpha=-1", "model.head.prior_prob=0.005"],
-    "quality focal": ["model.cls_loss._target_=iou_balanced.losses.QualityFocalLoss"],
-    "both papers": ["model.cls_loss._target_=iou_balanced.losses.IoUBalancedFocalLoss"],
-}
+
+
+def rows_of_the_readme():
+    """{row: overrides} of the table that lists them."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.split("| row | on | overrides |\n|---|---|---|\n")[1].split("\n\n")[0]
+    rows = {}
+    for line in table.splitlines():
+        row, on, overrides = (cell.strip() for cell in line.strip("|").split("|"))
+        for i, group in enumerate(re.findall("`([^`]+)`", overrides)):
+            rows[f"{row} {i}"] = (on, group.replace("CB.", f"{CB}.").split())
+    return rows
+
+
+ROWS = rows_of_the_readme()
 
 
 def train(folder, *opts, config=BOFL, **kwargs):
@@ -149,18 +133,29 @@ class TestResume:
         assert counts_of(run).instances != json.loads(before)["classes"]
 
 
-@pytest.mark.parametrize("config", [BOFL, FCOS_BOFL], ids=["retinanet", "fcos"])
+def test_the_readme_has_the_rows():
+    assert len(ROWS) >= 20
+    assert {on for on, _ in ROWS.values()} == {"`_bofl`", "baseline"}
+
+
+@pytest.mark.parametrize("detector", ["retinanet", "fcos"])
 @pytest.mark.parametrize("row", ROWS)
-def test_rows_of_the_tables_are_overrides(row, config, tmp_path):
+def test_rows_of_the_readme(row, detector, tmp_path):
     """They train, and change what they say."""
-    kinds = {"CBL": ClassBalanced, "EQL": Equalization}
-    cfg = load_config(config, ROWS[row])
-    model = instantiate(cfg.model)
-    kind = kinds.get(row[:3], BalanceOriented)
-    assert type(model.class_balance) is kind
+    on, overrides = ROWS[row]
+    config = {"retinanet": BOFL, "fcos": FCOS_BOFL}[detector]
+    config = config if on == "`_bofl`" else config.replace("_bofl", "")
+    model = instantiate(load_config(config, overrides).model)
+    if on == "`_bofl`":
+        kinds = {"CBL": ClassBalanced, "EQL": Equalization}
+        assert type(model.class_balance) is kinds.get(row[:3], BalanceOriented)
+    else:
+        assert model.class_balance is None
+    # By name and value, but for a prior, which is a bias.
     assert repr(model) != repr(instantiate(load_config(config, []).model))
-    if config == BOFL:
-        train(tmp_path / "run", *ROWS[row], "train.max_iter=2", "train.best_checkpoint.metric=null")
+    if detector == "retinanet":
+        short = ["train.max_iter=2", "train.best_checkpoint.metric=null"]
+        train(tmp_path / "run", *overrides, *short, config=config)
         assert read_metrics(tmp_path / "run")[1]["total_loss"] > 0
 
 
@@ -188,6 +183,56 @@ def test_evaluation_needs_no_training_set(run, tmp_path):
     assert "bbox/AP_tail" in json.loads(line)  # the counts lie beside the checkpoint
 
 
+class TestCountsFoundByChance:
+    """Nobody asked for AP_tail and AP_head: they never stand in the way of an evaluation."""
+
+    def evaluate(self, run, folder, *opts):
+        train(folder, f"train.init_checkpoint={run}/model_final.pth", *opts, eval_only=True)
+        (line,) = (folder / "metrics.json").read_text().splitlines()
+        return json.loads(line)
+
+    def test_of_other_classes(self, run, tmp_path, caplog):
+        """The test set is one that Detectron2 reads when it is first asked for it."""
+        digits = MetadataCatalog.get(instantiate(load_config(BOFL, TINY).datasets.test))
+        content = json.loads(Path(digits.json_file).read_text())
+        for category in content["categories"]:
+            category["name"] = f"digit {category['name']}"
+        (tmp_path / "renamed.json").write_text(json.dumps(content))
+        name = f"renamed_{tmp_path.name}"
+        register_coco_instances(name, {}, str(tmp_path / "renamed.json"), digits.image_root)
+        with caplog.at_level(logging.INFO, "iou_balanced"):
+            metrics = self.evaluate(run, tmp_path / "out", f"dataloader.test.dataset.names={name}")
+        assert "bbox/AP" in metrics and "bbox/AP_tail" not in metrics
+        assert "class_counts.json is left out" in caplog.text
+
+    def test_of_the_checkpoint_first(self, run, tmp_path):
+        """In the output folder lies another training's."""
+        tails = []
+        for images in ([1] * 10, [90] * 9 + [1]):
+            other = ClassCounts(
+                class_names=[str(i) for i in range(10)],
+                instances=images,
+                images=images,
+                num_images=90,
+            )
+            other.save(tmp_path / "class_counts.json")
+            self.evaluate(run, tmp_path)
+            (tmp_path / "metrics.json").unlink()
+            table = (tmp_path / "inference/class_metrics.csv").read_text()
+            tails.append([line for line in table.splitlines() if ",tail," in line])
+        assert tails[0] == tails[1] and tails[0]
+        counts = counts_of(run)
+        rarest = min(zip(counts.instances, counts.class_names, strict=True))
+        assert any(line.startswith(f"{rarest[1]},{rarest[0]},") for line in tails[0])
+
+
+def test_logged_with_the_losses(tmp_path):
+    train(tmp_path, *SCHEDULE, "train.log_period=4", "train.best_checkpoint.metric=null")
+    records = read_metrics(tmp_path)
+    for iteration in (3, 7):
+        assert {"total_loss", "class_weight/max", "class_weight/9"} <= set(records[iteration])
+
+
 class TestClassWithoutInstance:
     OPTS = ("datasets.train.num_images=1", "dataloader.train.total_batch_size=1")
 
@@ -201,86 +246,6 @@ class TestClassWithoutInstance:
     def test_does_not_matter_without_class_weights(self, tmp_path):
         train(tmp_path, *self.OPTS, "train.best_checkpoint.metric=null", config=LONG_TAIL)
         assert 0 in counts_of(tmp_path).instances
-
-
-class Model(nn.Module):
-    """As little as a trainer of one's own needs."""
-
-    def __init__(self, class_balance):
-        super().__init__()
-        self.class_balance, self.weight = class_balance, nn.Parameter(torch.ones(()))
-        self.seen = []
-
-    def forward(self, batch):
-        labels = torch.tensor([[0, 1]])
-        weights = self.class_balance(list(labels), labels)
-        self.seen.append(weights)
-        return {"loss": self.weight * 0}
-
-
-def own_trainer(class_balance, counts=None, iterations=4):
-    model = Model(class_balance)
-    trainer = SimpleTrainer(model, [0] * 100, torch.optim.SGD(model.parameters(), 0.1))
-    trainer.register_hooks([ClassBalanceHook(model, counts, period=1)])
-    trainer.train(0, iterations)
-    return model, trainer
-
-
-COUNTS = ClassCounts(
-    class_names=("cat", "dog"), instances=(300, 3), images=(50, 3), num_images=60, name="pets"
-)
-
-
-def inverse_frequency_by_sample(**kwargs):
-    return ClassBalanced(beta=None, **kwargs)
-
-
-class TestOwnTrainer:
-    def test_weights_in_force(self):
-        schedule = ConstantSchedule(total_epochs=4, deferred_epochs=2)
-        model, trainer = own_trainer(
-            BalanceOriented(num_classes=2, eta=1, schedule=schedule), COUNTS
-        )
-        assert [w[0].tolist() for w in model.seen[:3:2]] == [
-            [1, 1],
-            [0.5050000000000000, 50.5],
-        ] or [round(x, 3) for x in model.seen[2][0].tolist()] == [0.505, 50.5]
-        logged = trainer.storage.latest()
-        assert logged["class_weight/dog"][0] == pytest.approx(50.5)
-        assert logged["class_weight/min"][0] == pytest.approx(0.505)
-
-    def test_tables_apart_have_their_kind_in_the_name(self):
-        model, trainer = own_trainer(Equalization(num_classes=2, tail_ratio=0.05), COUNTS)
-        assert isinstance(model.seen[0], ClassWeights)
-        logged = trainer.storage.latest()
-        assert logged["class_weight_other/dog"][0] == 0
-        assert logged["class_weight_background/min"][0] == 1
-        _, trainer = own_trainer(ClassBalanced(num_classes=2), COUNTS)
-        assert trainer.storage.latest()["class_weight_row/background"][0] == 1
-
-    def test_counts_of_the_config(self):
-        own_trainer(ClassBalanced(num_classes=2, class_counts=[3, 3]), counts=None)
-
-    def test_no_counts(self):
-        with pytest.raises(UserError, match=r"class_balance needs the class counts"):
-            own_trainer(ClassBalanced(num_classes=2))
-
-    def test_other_classes(self):
-        with pytest.raises(UserError, match=r"data set pets: .*3 classes, but got 2"):
-            own_trainer(ClassBalanced(num_classes=3), COUNTS)
-
-    @pytest.mark.parametrize("kind", [BalanceOriented, inverse_frequency_by_sample])
-    @pytest.mark.parametrize("intensity, warned", [(1.0, True), (0.05, False)])
-    def test_extreme_weights(self, kind, intensity, warned, caplog):
-        extreme = ClassCounts(
-            class_names=("cat", "dog"), instances=(900, 1), images=(60, 1), num_images=60
-        )
-        schedule = ConstantSchedule()
-        own_trainer(BalanceOriented(num_classes=2, intensity=intensity, schedule=schedule), extreme)
-        # 901 / 2 = 450.5, and (60 - 1) / (450.5 - 1) = 0.131
-        found = [r for r in caplog.records if "an intensity of 0.13" in r.getMessage()]
-        assert bool(found) == warned
-        assert not found or "model.class_balance.intensity=" in found[0].getMessage()
 
 
 def test_data_set_of_the_counts_is_not_registered_twice():

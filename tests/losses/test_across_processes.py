@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from iou_balanced.losses import (
+    ClassWeights,
     IoUBalancedCrossEntropyLoss,
     IoUBalancedFocalLoss,
+    IoUBalancedPenaltyReducedFocalLoss,
     IoUBalancedSmoothL1Loss,
     SmoothL1Loss,
 )
@@ -13,9 +15,28 @@ from iou_balanced.losses import (
 from ..processes import run_in_two_processes
 
 K, ROWS = 3, 8
+TABLE = torch.tensor([0.3, 1.0, 2.5])
+
+
+class Weighted(torch.nn.Module):
+    """A classification loss with class weights, which come before Eq. 4."""
+
+    def __init__(self, loss, class_weight):
+        super().__init__()
+        self.loss, self.class_weight = loss, class_weight
+
+    def forward(self, pred, target, pos_iou):
+        return self.loss(pred, target, pos_iou, class_weight=self.class_weight)
+
+
 LOSSES = {
     "focal": lambda **kwargs: IoUBalancedFocalLoss(**kwargs),
     "cross_entropy": lambda **kwargs: IoUBalancedCrossEntropyLoss(**kwargs),
+    "weighted focal": lambda **kwargs: Weighted(IoUBalancedFocalLoss(**kwargs), TABLE),
+    "focal with weighted rows": lambda **kwargs: Weighted(
+        IoUBalancedFocalLoss(**kwargs), ClassWeights(row=torch.cat([TABLE, torch.ones(1)]))
+    ),
+    "heat map": lambda **kwargs: Weighted(IoUBalancedPenaltyReducedFocalLoss(**kwargs), TABLE),
     "eq7": lambda **kwargs: IoUBalancedSmoothL1Loss(normalize=True, **kwargs),
     "auto": lambda **kwargs: IoUBalancedSmoothL1Loss(weight="auto", **kwargs),
 }
@@ -31,6 +52,10 @@ def make_part(name, split, rank):
     if name in ("eq7", "auto"):
         pred, target = torch.randn(2, count, 4, generator=generator)
         return pred, target, pos_iou
+    if name == "heat map":
+        heatmap = torch.rand(1, K, 2, 4, generator=generator) * 0.9
+        heatmap.view(-1)[torch.randperm(heatmap.numel(), generator=generator)[:count]] = 1
+        return torch.randn(1, K, 2, 4, generator=generator), heatmap, pos_iou
     labels = torch.full((ROWS,), K)
     labels[:count] = torch.randint(0, K, (count,), generator=generator)
     labels[-1] = -1

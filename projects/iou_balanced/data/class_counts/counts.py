@@ -166,38 +166,6 @@ class ClassCounts:
             images=[self.images[k] for k in order],
         )
 
-    def differences(self, other: "ClassCounts") -> str | None:
-        """Say in a sentence which classes count differently than in `other`, earlier counts.
-
-        Class weights follow from classes, instances and images per class: the data set's name and
-        the number of its images alone make no difference.
-
-        Returns:
-            None where nothing differs.
-        """
-        pair = f"data set {self.name!r} differ from the earlier ones, of {other.name!r}"
-        if self.class_names != other.class_names:
-            new, old = len(self.class_names), len(other.class_names)
-            found = [f"there are {new}, and were {old}"] * (new != old) + [
-                f"class {k} is {name!r}, and was {before!r}"
-                for k, (name, before) in enumerate(
-                    zip(self.class_names, other.class_names, strict=False)
-                )
-                if name != before
-            ]
-            return f"The classes of {pair}: {_some(found)}."
-        new, old = (list(zip(c.instances, c.images, strict=True)) for c in (self, other))
-        changed = [
-            f"{name!r} has {_plural(a[0], 'instance')} in {_plural(a[1], 'image')}, "
-            f"and had {b[0]:,} in {b[1]:,}"
-            for name, a, b in zip(self.class_names, new, old, strict=True)
-            if a != b
-        ]
-        if not changed:
-            return None
-        where = f"in {len(changed)} of {_plural(len(new), 'class', 'classes')}"
-        return f"The class counts of {pair}, {where}: {_some(changed)}."
-
     def table(
         self,
         alpha: Iterable[float] | None = None,
