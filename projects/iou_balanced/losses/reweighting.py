@@ -157,7 +157,7 @@ def _floored(counts: Tensor, floor: float | None) -> Tensor:
 def _check_counts(
     counts: Sequence[float] | Tensor, floor: float | None = None, *, absent_allowed: bool = False
 ) -> Tensor:
-    counts = torch.as_tensor(counts).detach().to("cpu", torch.float64)
+    counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu").detach()
     if counts.dim() != 1 or not len(counts):
         raise ValueError(
             "Expected argument `counts` to have one number for each class, shape (K,), "
