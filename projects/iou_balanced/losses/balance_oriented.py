@@ -28,6 +28,11 @@ class BalanceOriented(ClassBalance):
     `eta=1` is the weighting factor alone (WF in Table 1), `intensity=0` is batch-wise balancing
     alone (BB), and no schedule leaves out LS.
 
+    Where the paper says little, it is read so: a class's weight multiplies its whole column,
+    background included (Eq. 6 and 9); n counts objects after augmentation, as Section 5.6 has it
+    ("number of objects"), and is 0 for an absent class; crowd boxes do not count; the focal loss
+    keeps its own alpha, and the detector its normaliser.
+
     Args:
         num_classes: K.
         eta: in [0, 1]; 0.8 for the paper's CenterNet, 0.999 for its FCOS.

@@ -90,18 +90,12 @@ class _ChunkScale:
 
     def __call__(self, chunk: Chunk, *values: Tensor) -> None:
         """Scale (rows, K) values in place; each positive's own element gets what comes later."""
-        tables, rows, num_rows = self.tables, chunk.rows, self.num_rows
-        dtype, device = values[0].dtype, values[0].device
-        index = torch.arange(rows.start, rows.stop, device=device)
+        tables, rows, dtype = self.tables, chunk.rows, values[0].dtype
         factors: list[Tensor | float] = [self.scale]
         if tables.background is not None:
-            table = tables.background.to(dtype) * factors.pop()
-            factors.append(
-                table if len(table) == 1 else table[image_of_rows(index, num_rows, table)]
-            )
+            factors = [self._of_rows(tables.background, rows).to(dtype) * self.scale]
         if tables.row is not None:
-            images = image_of_rows(index, num_rows, tables.row)
-            factors.append(tables.row.to(dtype)[images, -1:])
+            factors.append(self._of_rows(tables.row[:, -1:], rows).to(dtype))
         positive_rows = self.positives.rows[chunk.positives]
         local = positive_rows - rows.start
         for value in values:
@@ -110,6 +104,15 @@ class _ChunkScale:
                 value.mul_(factor)
             if kept is not None:
                 value[local] = kept * self._of_positive_rows(chunk, positive_rows, dtype)
+
+    def _of_rows(self, table: Tensor, rows: slice) -> Tensor:
+        """Each row's entry of a table (1 or N, ...); a single one where the rows are an image's."""
+        size = max(self.num_rows // max(len(table), 1), 1)
+        first, last = rows.start // size, (rows.stop - 1) // size
+        if first == last:
+            return table[first : first + 1]
+        index = torch.arange(rows.start, rows.stop, device=table.device)
+        return table[image_of_rows(index, self.num_rows, table)]
 
     def _of_positive_rows(self, chunk: Chunk, rows: Tensor, dtype) -> Tensor | float:
         scale = self.scale
