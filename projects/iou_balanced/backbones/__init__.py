@@ -1,5 +1,7 @@
 """Thin adapters over timm and torchvision backbones for Detectron2."""
 
+from .centernet_necks import DeformableConv2d, UpConvNeck
+from .dla_up import DLAUpNeck
 from .imagenet import (
     IMAGENET_RGB_MEAN,
     IMAGENET_RGB_STD,
@@ -20,9 +22,12 @@ __all__ = [
     "VGG16",
     "VGG_RGB_MEAN",
     "VGG_RGB_STD",
+    "DLAUpNeck",
+    "DeformableConv2d",
     "L2Norm",
     "SSDExtraLayers",
     "TimmBackbone",
+    "UpConvNeck",
     "convert_torch_resnet",
     "convert_torch_vgg",
     "make_resnext_stages",
