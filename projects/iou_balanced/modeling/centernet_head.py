@@ -92,8 +92,10 @@ class CenterNetHead(nn.Module):
             nn.Conv2d(self.head_channels, out_channels, 1),
         )
 
-    def forward(self, x: Tensor) -> CenterNetPredictions:
-        """The map (N, C, H, W) to the predictions for its cells, in its size."""
+    def forward(self, x: Tensor | list[Tensor]) -> CenterNetPredictions:
+        """The map (N, C, H, W), or a list of it alone, to the predictions for its cells."""
+        if not isinstance(x, Tensor):  # as a dense detector passes its levels
+            (x,) = x
         return CenterNetPredictions(self.heatmap(x), self.offset(x), self.size(x))
 
     def extra_repr(self) -> str:

@@ -1,0 +1,234 @@
+"""CenterNet whose losses are arguments (Objects as Points, arXiv 1904.07850).
+
+Shapes: N images, K foreground classes, H x W cells of the output map, P objects of the batch, C
+different centres of them.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from iou_balanced.losses import PenaltyReducedFocalLoss, SmoothL1Loss
+from iou_balanced.losses.checks import upcast
+
+from .centernet_decode import decode, merge_flipped, values_at
+from .centernet_head import CenterNetPredictions
+from .centernet_targets import CenterTargets, center_targets
+from .dense import InjectedLosses
+from .normalizer import LossNormalizer
+from .positives import Positives, call_loss, needs_pos_iou, regression_loss
+from .state import warn_if_state_was_lost
+
+
+class CenterBoxTransform:
+    """Boxes as CenterNet predicts them: the centre's offset in its cell, and the size, in cells.
+
+    Args:
+        weights: of offset x, y, width and height, which multiply predictions and targets alike.
+            The default is the published one: 1 and 0.1, each over the two coordinates of offset
+            and size (the authors' loss is the mean over both).
+    """
+
+    def __init__(self, *, weights: Sequence[float] = (0.5, 0.5, 0.05, 0.05)):
+        self.weights = tuple(float(w) for w in weights)
+        if len(self.weights) != 4 or not all(w > 0 for w in self.weights):
+            raise ValueError(
+                f"Expected argument `weights` to be four positive numbers, but got {weights}"
+            )
+
+    def get_deltas(self, cells: Tensor, boxes: Tensor) -> Tensor:
+        """(P, 4) weighted offset and size of boxes (P, 4) with their centre in cells (P, 4).
+
+        Args:
+            cells: XYXY in pixels, squares of the output's stride.
+            boxes: XYXY in pixels.
+        """
+        stride = cells[:, 2:] - cells[:, :2]
+        offset = ((boxes[:, :2] + boxes[:, 2:]) / 2 - cells[:, :2]) / stride
+        size = (boxes[:, 2:] - boxes[:, :2]) / stride
+        return torch.cat([offset, size], dim=1) * boxes.new_tensor(self.weights)
+
+    def apply_deltas(self, deltas: Tensor, cells: Tensor) -> Tensor:
+        """(P, 4) boxes in pixels; the inverse of `get_deltas`."""
+        stride = cells[:, 2:] - cells[:, :2]
+        offset, size = (deltas / deltas.new_tensor(self.weights)).split(2, dim=1)
+        center, half = cells[:, :2] + offset * stride, size * stride / 2
+        return torch.cat([center - half, center + half], dim=1)
+
+    def __repr__(self) -> str:
+        return f"CenterBoxTransform(weights={self.weights})"
+
+
+class CenterNet(InjectedLosses, DenseDetector):
+    """CenterNet (Zhou et al., arXiv 1904.07850): objects as peaks of a heat map, without NMS.
+
+    The defaults are the published settings.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        head: nn.Module,
+        head_in_features: Sequence[str] | None = None,
+        num_classes: int,
+        box2box_transform: CenterBoxTransform | None = None,
+        cls_loss: nn.Module | None = None,
+        box_loss: nn.Module | None = None,
+        class_balance: nn.Module | None = None,
+        loss_normalizer: nn.Module | None = None,
+        test_score_thresh: float = 0.0,
+        max_detections_per_image: int = 100,
+        flip_test: bool = False,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+        input_format: str = "RGB",
+    ):
+        """
+        Args:
+            backbone: gives one map, of the output's stride (4); a neck such as `UpConvNeck`.
+            head: gives `CenterNetPredictions` of that map; see `CenterNetHead`.
+            box2box_transform: `CenterBoxTransform()` by default, with the published loss weights.
+            cls_loss: called with logits (N, K, H, W), heat map (N, K, H, W), and the centres' IoU
+                (C,) where its `needs_pos_iou` is true; returns a sum. Penalty-reduced focal loss
+                by default.
+            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; with boxes
+                (P, 4) XYXY where its `on_boxes` is true. L1 by default (smooth L1 with beta 0).
+            class_balance: called in training with the classes of each image's objects; returns
+                the `class_weight` of `cls_loss`. See `iou_balanced.losses.BalanceOriented`. None:
+                all classes weigh the same.
+            loss_normalizer: called with the number of objects; returns the divisor of the box
+                loss. A copy of it, called with the number of centres, gives that of the
+                classification loss. Both are just these numbers by default.
+            test_score_thresh: detections have a higher score.
+            max_detections_per_image: over all classes.
+            flip_test: average with the maps of the mirror image.
+            input_format: order of the channels, for what feeds the model.
+            others: see `detectron2.modeling.RetinaNet`.
+
+        Raises:
+            ValueError: the backbone gives several maps, or a value is not as above.
+        """
+        super().__init__(
+            backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
+        )
+        if len(self.head_in_features) != 1:
+            raise ValueError(
+                "Expected argument `head_in_features` to be one map, because CenterNet has one "
+                f"output resolution, but got {list(self.head_in_features)}"
+            )
+        self.stride = backbone.output_shape()[self.head_in_features[0]].stride
+        self.num_classes = num_classes
+        self.box2box_transform = box2box_transform or CenterBoxTransform()
+        if loss_normalizer is None:
+            loss_normalizer = LossNormalizer(momentum=0.0, initial=None)
+        self.set_losses(
+            PenaltyReducedFocalLoss() if cls_loss is None else cls_loss,
+            SmoothL1Loss(beta=0.0) if box_loss is None else box_loss,
+            loss_normalizer,
+            class_balance,
+        )
+        self.cls_normalizer = copy.deepcopy(loss_normalizer)
+        self.test_score_thresh = test_score_thresh
+        self.max_detections_per_image = max_detections_per_image
+        self.flip_test = flip_test
+        self.input_format = input_format
+
+    def forward_training(
+        self,
+        images: ImageList,
+        features: list[Tensor],
+        predictions: CenterNetPredictions,
+        gt_instances: list[Instances],
+    ) -> dict[str, Tensor]:
+        targets = center_targets(
+            [x.gt_boxes.tensor for x in gt_instances],
+            [x.gt_classes for x in gt_instances],
+            self.num_classes,
+            predictions.heatmap.shape[-2:],
+            self.stride,
+        )
+        return self.losses(predictions, targets)
+
+    def losses(
+        self, predictions: CenterNetPredictions, targets: CenterTargets
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            predictions: heat-map logits (N, K, H, W), offset and size (N, 2, H, W), in cells.
+            targets: of the same images, see `center_targets`.
+
+        Returns:
+            "loss_cls", divided by the number of centres, and "loss_box_reg", offset and size with
+            their weights, divided by that of objects; scalars.
+        """
+        storage = get_event_storage()
+        if not self._state_checked:
+            warn_if_state_was_lost(self, storage)
+            self._state_checked = True
+        storage.put_scalar("num_objects", len(targets.cells) / max(len(targets.heatmap), 1))
+
+        corner = targets.cells.flip(1).float() * self.stride
+        at = [
+            values_at(x, targets.image_index, targets.cells)
+            for x in (predictions.offset, predictions.size)
+        ]
+        deltas = upcast(torch.cat(at, dim=1))
+        deltas = deltas * deltas.new_tensor(self.box2box_transform.weights)
+        positives = Positives(deltas, torch.cat([corner, corner + self.stride], 1), targets.boxes)
+        loss_box_reg, pos_iou = regression_loss(
+            self.cls_loss, self.box_loss, self.box2box_transform, positives
+        )
+        if needs_pos_iou(self.cls_loss):
+            pos_iou = targets.max_per_center(pos_iou)
+        class_weight = None
+        if self.class_balance is not None:
+            gt_classes = self._gt_classes
+            if gt_classes is None:  # called without `forward`
+                images = range(len(targets.heatmap))
+                gt_classes = [targets.gt_classes[targets.image_index == i] for i in images]
+            # A positive is an object's centre: locations are counted as instances are.
+            class_weight = self.class_balance(gt_classes, gt_classes)
+        loss_cls = call_loss(
+            self.cls_loss, predictions.heatmap, targets.heatmap, pos_iou, class_weight
+        )
+        w_loc = getattr(self.box_loss, "w_loc", None)
+        if w_loc is not None:
+            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
+        num_objects = torch.tensor(len(targets.cells), device=targets.heatmap.device)
+        return {
+            "loss_cls": loss_cls / self.cls_normalizer(targets.heatmap.eq(1).sum()),
+            "loss_box_reg": loss_box_reg / self.loss_normalizer(num_objects),
+        }
+
+    def forward_inference(
+        self, images: ImageList, features: list[Tensor], predictions: CenterNetPredictions
+    ) -> list[Instances]:
+        """Detections of each image in its network input's pixels, by descending score."""
+        maps = (predictions.heatmap.float().sigmoid(), predictions.offset, predictions.size)
+        if self.flip_test:
+            mirrored = self.backbone(images.tensor.flip(3))
+            mirrored = self.head([mirrored[f] for f in self.head_in_features])
+            mirrored = (mirrored.heatmap.float().sigmoid(), mirrored.offset, mirrored.size)
+            maps = merge_flipped(*(torch.cat(pair) for pair in zip(maps, mirrored, strict=True)))
+        boxes, scores, classes = decode(*maps, self.max_detections_per_image, self.stride)
+        results = []
+        for i, image_size in enumerate(images.image_sizes):
+            kept = scores[i] > self.test_score_thresh
+            result = Instances(image_size)
+            result.pred_boxes = Boxes(boxes[i][kept])
+            result.pred_boxes.clip(image_size)
+            result.scores, result.pred_classes = scores[i][kept], classes[i][kept]
+            results.append(result)
+        return results
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_classes={self.num_classes}, stride={self.stride}, flip_test={self.flip_test}, "
+            f"{self.box2box_transform}"
+        )

@@ -1,0 +1,244 @@
+"""What CenterNet learns: heat maps of object centres, offsets and sizes (arXiv 1904.07850).
+
+Shapes: N images, K foreground classes, H x W cells of the output map, G objects of an image,
+P objects of the batch that have an area on the map, C different centres of them.
+
+Cells are indices into a map, (y, x); offsets and sizes are the channels of the published maps,
+(x, y) and (width, height).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class CenterTargets(NamedTuple):
+    """Targets of a batch. The objects come in the order of the images and of their boxes.
+
+    Attributes:
+        heatmap: (N, K, H, W) float32 in [0, 1]; exactly 1 at the centres and nowhere else.
+        image_index: (P,) int64, the image that each object is on.
+        gt_classes: (P,) int64 in [0, K).
+        cells: (P, 2) int64, y and x of the cell that holds the object's centre.
+        offset: (P, 2) float32 in [0, 1), x and y: centre / stride - cell.
+        size: (P, 2) float32 above 0, width and height in cells.
+        boxes: (P, 4) float32 XYXY in pixels of the input: what cell, offset and size decode to,
+            the ground truth clipped to the map. IoUs and IoU losses are taken with it.
+    """
+
+    heatmap: Tensor
+    image_index: Tensor
+    gt_classes: Tensor
+    cells: Tensor
+    offset: Tensor
+    size: Tensor
+    boxes: Tensor
+
+    @property
+    def center_index(self) -> Tensor:
+        """(P,) int64, index of each object's centre into the flattened heat map."""
+        y, x = self.cells.unbind(1)
+        return _flat_index(self.heatmap.shape, self.image_index, self.gt_classes, y, x)
+
+    def max_per_center(self, values: Tensor) -> Tensor:
+        """(C,) the largest of the `values` (P,) of the objects that share a centre.
+
+        In the order of `(heatmap == 1).nonzero()`, as the IoU-balanced loss of heat maps takes
+        `pos_iou`: objects of one class in one cell are one centre of the heat map. A GPU is
+        waited for once, for C.
+        """
+        centers, center = torch.unique(self.center_index, return_inverse=True)
+        return values.new_zeros(len(centers)).scatter_reduce(
+            0, center, values, "amax", include_self=False
+        )
+
+
+def gaussian_radius(heights: Tensor, widths: Tensor, min_overlap: float = 0.7) -> Tensor:
+    """Radius of the Gaussian around a centre, from the size of the object, as CenterNet has it.
+
+    It is meant as the distance that both corners of a box may be moved by with its IoU still
+    `min_overlap` (CornerNet, arXiv 1808.01244, Section 3.2), the least of three cases: one corner
+    moves inwards and one outwards, both inwards, both outwards; each is a quadratic equation.
+
+    The original's roots are not the equations': all three are (b + sqrt(b^2 - 4ac)) / 2, not
+    divided by a, and the first two are the larger root. So the third is always the least, and it
+    is a = 4 * min_overlap times the true one of that case: for 10 x 10 cells 2.73 instead of 0.82.
+    CornerNet's authors called this an error (princeton-vl/CornerNet#37) and corrected it
+    (3e71377); CenterNet keeps it (xingyizhou/CenterNet#273, #171; 4c50fd3), and its results are
+    with it. This is CenterNet's, operation by operation.
+
+    Args:
+        heights, widths: of one shape, in cells; the original rounds both up to integers before.
+        min_overlap: in (0, 1).
+
+    Returns:
+        float64 in cells, as the original computes it: whole radii, as that of 35 x 20 cells, would
+        otherwise be rounded down to another integer.
+
+    Raises:
+        ValueError: `min_overlap` is not in (0, 1).
+    """
+    if not 0 < min_overlap < 1:
+        raise ValueError(f"Expected argument `min_overlap` to be in (0, 1), but got {min_overlap}")
+    heights, widths = heights.double(), widths.double()
+    total = heights + widths
+    cases = (
+        (1, total, widths * heights * (1 - min_overlap) / (1 + min_overlap)),
+        (4, 2 * total, (1 - min_overlap) * widths * heights),
+        (4 * min_overlap, -2 * min_overlap * total, (min_overlap - 1) * widths * heights),
+    )
+    return torch.stack([(b + (b * b - 4 * a * c).sqrt()) / 2 for a, b, c in cases]).amin(dim=0)
+
+
+@torch.no_grad()
+def center_targets(
+    gt_boxes: Sequence[Tensor],
+    gt_classes: Sequence[Tensor],
+    num_classes: int,
+    output_size: tuple[int, int],
+    stride: int = 4,
+) -> CenterTargets:
+    """CenterNet's targets of a batch (arXiv 1904.07850, Section 3), on the device of the boxes.
+
+    As the original: boxes are clipped to [0, W - 1] x [0, H - 1] cells, and those without an area
+    then are left out, so that every centre is on the map. The Gaussian has the integer part of
+    `gaussian_radius` as radius r, whatever the class, sigma = (2r + 1) / 6, and a window of 2r + 1
+    cells, cut at the border; with radius 0 it is its centre alone. Gaussians of one class are
+    merged by their maximum. Objects that share a cell stay objects of their own, each with its
+    offset and size; of one class they are one centre of the heat map, of two classes two. The
+    original's cut of values below the float64 epsilon has no effect: a corner of the window,
+    exp(-(6r / (2r + 1))^2), is above exp(-9). Its limit of 128 objects an image is not there.
+
+    No loop over objects: all windows are listed cell by cell and scattered at once, with memory
+    of some 70 bytes for each of their cells. A GPU is waited for once, for the number of objects,
+    of cells, and of bad boxes.
+
+    Args:
+        gt_boxes: N tensors (G, 4), XYXY in pixels of the network's input; G may be 0. With N = 0
+            the result is on the CPU.
+        gt_classes: N tensors (G,), integers in [0, K).
+        num_classes: K.
+        output_size: H and W of the heat map.
+        stride: pixels of a cell.
+
+    Raises:
+        ValueError: a shape or dtype is not as above, a box is not finite, or a class not in [0, K).
+    """
+    _check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride)
+    height, width = output_size
+    if len(gt_boxes):
+        boxes = torch.cat([x.float() for x in gt_boxes])
+        classes = torch.cat(list(gt_classes)).long()
+    else:
+        boxes, classes = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
+    counts = torch.tensor([len(x) for x in gt_boxes], dtype=torch.int64)
+    image_index = torch.arange(len(counts)).repeat_interleave(counts)
+    image_index = image_index.to(boxes.device, non_blocking=True)
+
+    bad = ~torch.isfinite(boxes).all(dim=1) | (classes < 0) | (classes >= num_classes)
+    x = (boxes[:, 0::2] / stride).clamp(0, width - 1)  # left and right
+    y = (boxes[:, 1::2] / stride).clamp(0, height - 1)  # top and bottom
+    size = torch.stack([x[:, 1] - x[:, 0], y[:, 1] - y[:, 0]], dim=1)
+    kept = (size > 0).all(dim=1)
+    ceiled = size.clamp(min=0).ceil()
+    radius = gaussian_radius(ceiled[:, 1], ceiled[:, 0]).long()
+    center = torch.stack([x.sum(dim=1), y.sum(dim=1)], dim=1) / 2
+    cells = center.floor().long().flip(1)
+    first = (cells - radius[:, None]).clamp(min=0)
+    last = cells + radius[:, None]
+    last = torch.stack([last[:, 0].clamp(max=height - 1), last[:, 1].clamp(max=width - 1)], dim=1)
+    num_cells = (last - first + 1).prod(dim=1) * kept
+
+    # The only wait for the device.
+    num_kept, total, num_bad = torch.stack([kept.sum(), num_cells.sum(), bad.sum()]).tolist()
+    if num_bad:
+        _raise_bad_box(gt_boxes, gt_classes, num_classes)
+    order = (~kept).byte().argsort(stable=True)[:num_kept]
+
+    targets = CenterTargets(
+        heatmap=boxes.new_zeros(len(gt_boxes), num_classes, height, width),
+        image_index=image_index[order],
+        gt_classes=classes[order],
+        cells=cells[order],
+        offset=(center - cells.flip(1))[order],
+        size=size[order],
+        boxes=torch.stack([x, y], dim=2).flatten(1)[order] * stride,
+    )
+    _draw_gaussians(targets, first[order], last[order], radius[order], num_cells[order], total)
+    return targets
+
+
+def _draw_gaussians(targets, first, last, radius, num_cells, total) -> None:
+    """Draw all objects into `targets.heatmap`.
+
+    Args:
+        first, last: (P, 2) int64, y and x of the window's corners, on the map.
+        radius, num_cells: (P,) int64, of the Gaussian, and cells of the window.
+        total: sum of `num_cells`.
+    """
+    heatmap, center_index = targets.heatmap.view(-1), targets.center_index
+    map_width, window_width = targets.heatmap.shape[3], (last - first + 1)[:, 1]
+    factor = -18.0 / (2 * radius + 1).float().square()  # -1 / (2 sigma^2)
+    start = num_cells.cumsum(0) - num_cells
+    corner = first - targets.cells
+
+    owner = torch.repeat_interleave(num_cells, output_size=total)  # the object of each window cell
+    position = torch.arange(total, device=owner.device) - start[owner]
+    window_width = window_width[owner]
+    dy = position.div(window_width, rounding_mode="floor") + corner[owner, 0]
+    dx = position.remainder(window_width) + corner[owner, 1]
+    value = (factor[owner] * (dy * dy + dx * dx)).exp_()
+    index = center_index[owner] + (dy * map_width + dx)
+    heatmap.scatter_reduce_(0, index, value, "amax")
+    # Where `== 1` looks for it, whatever the device's exp(0). The next cell, exp(-18 / (2r + 1)^2),
+    # is below 1 in float32 up to radius 10^4, that of maps of 10^9 cells.
+    heatmap.index_fill_(0, center_index, 1.0)
+
+
+def _flat_index(shape: torch.Size, images: Tensor, classes: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    _, num_classes, height, width = shape
+    return ((images * num_classes + classes) * height + y) * width + x
+
+
+def _check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride) -> None:
+    if len(gt_boxes) != len(gt_classes):
+        raise ValueError(
+            "Expected arguments `gt_boxes` and `gt_classes` to have one tensor an image, "
+            f"but got {len(gt_boxes)} and {len(gt_classes)}"
+        )
+    for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes, strict=True)):
+        if boxes.dim() != 2 or boxes.shape[1] != 4 or classes.shape != boxes.shape[:1]:
+            raise ValueError(
+                "Expected arguments `gt_boxes` and `gt_classes` to have the shapes (G, 4) and "
+                f"(G,), but got {tuple(boxes.shape)} and {tuple(classes.shape)} for image {i}"
+            )
+        if classes.is_floating_point() or classes.dtype == torch.bool:
+            raise ValueError(
+                "Expected argument `gt_classes` to be of an integer dtype, "
+                f"but got {classes.dtype} for image {i}"
+            )
+    if not all(v >= 1 for v in output_size) or len(output_size) != 2:
+        raise ValueError(
+            "Expected argument `output_size` to be a height and a width of at least 1, "
+            f"but got {tuple(output_size)}"
+        )
+    for name, value in [("num_classes", num_classes), ("stride", stride)]:
+        if not value >= 1:
+            raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
+
+
+def _raise_bad_box(gt_boxes, gt_classes, num_classes: int) -> None:
+    for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes, strict=True)):
+        for j, (box, c) in enumerate(zip(boxes.tolist(), classes.tolist(), strict=True)):
+            if not torch.tensor(box).isfinite().all():
+                raise ValueError(
+                    f"Expected argument `gt_boxes` to be finite, but got {box} "
+                    f"for box {j} of image {i}"
+                )
+            if not 0 <= c < num_classes:
+                raise ValueError(
+                    f"Expected argument `gt_classes` to be in 0..{num_classes - 1}, but got {c} "
+                    f"for box {j} of image {i}"
+                )
