@@ -1,5 +1,7 @@
 """Detectors that take their losses as arguments. Importing this registers them for yaml configs."""
 
+from .centernet import CenterBoxTransform, CenterNet
+from .centernet_head import CenterNetHead
 from .convert import balance
 from .default_boxes import DefaultBoxGenerator, match_default_boxes, ssd_box_sizes
 from .fast_rcnn import BalancedFastRCNNOutputLayers
@@ -22,6 +24,9 @@ __all__ = [
     "BalancedGeneralizedRCNN",
     "BalancedRPN",
     "BalancedRetinaNet",
+    "CenterBoxTransform",
+    "CenterNet",
+    "CenterNetHead",
     "DefaultBoxGenerator",
     "FoveaBox",
     "FoveaBoxHead",
