@@ -4,12 +4,14 @@ Each returns the name of the data set, so that a LazyConfig can have the call wh
 `names=L(register_voc_dir)(root="...", split="train")`.
 """
 
+from .affine import CenterFit, CenterPad, RandomCenterScale
 from .augmentations import MinIoURandomCrop, RandomExpand
 from .cityscapes import export_cityscapes, register_cityscapes
 from .class_counts import ClassCounts, warn_extreme
 from .coco_json import register_coco_json
 from .coco_lt import register_coco_lt
 from .coco_lt_profile import COCO_LT_BIN_EDGES, COCO_LT_BINS, COCO_LT_PROFILE
+from .color_jitter import ColorJitter
 from .digits import generate_digits, register_digits
 from .mapper import BoxAwareDatasetMapper
 from .photometric import PhotometricDistortion
@@ -23,10 +25,14 @@ __all__ = [
     "COCO_LT_PROFILE",
     "VOC_CLASSES",
     "BoxAwareDatasetMapper",
+    "CenterFit",
+    "CenterPad",
     "ClassCounts",
+    "ColorJitter",
     "Findings",
     "MinIoURandomCrop",
     "PhotometricDistortion",
+    "RandomCenterScale",
     "RandomExpand",
     "export_cityscapes",
     "generate_digits",
