@@ -85,6 +85,7 @@ class CenterNet(InjectedLosses, DenseDetector):
         test_score_thresh: float = 0.0,
         max_detections_per_image: int = 100,
         flip_test: bool = False,
+        canvas=None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         input_format: str = "RGB",
@@ -108,6 +109,9 @@ class CenterNet(InjectedLosses, DenseDetector):
             test_score_thresh: detections have a higher score.
             max_detections_per_image: over all classes.
             flip_test: average with the maps of the mirror image.
+            canvas: what put the test images in the middle of a canvas, `CenterFit` or `CenterPad`
+                of `iou_balanced.data`, the same as in the test loader; its `postprocess` brings
+                detections back to the image. None: images are only scaled, as Detectron2's are.
             input_format: order of the channels, for what feeds the model.
             others: see `detectron2.modeling.RetinaNet`.
 
@@ -136,8 +140,27 @@ class CenterNet(InjectedLosses, DenseDetector):
         self.cls_normalizer = copy.deepcopy(loss_normalizer)
         self.test_score_thresh = test_score_thresh
         self.max_detections_per_image = max_detections_per_image
-        self.flip_test = flip_test
+        self.flip_test, self.canvas = flip_test, canvas
         self.input_format = input_format
+
+    def forward(self, batched_inputs: list[dict]):
+        """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
+
+        Raises:
+            ValueError: in training, for a box without area or of a class that the model lacks; in
+                testing, for an image that is not on the `canvas`.
+        """
+        if self.training or self.canvas is None:
+            return super().forward(batched_inputs)
+        images = self.preprocess_image(batched_inputs)
+        features = self.backbone(images.tensor)
+        features = [features[name] for name in self.head_in_features]
+        results = self.forward_inference(images, features, self.head(features))
+        processed = []
+        for x, result, size in zip(batched_inputs, results, images.image_sizes, strict=True):
+            height, width = x.get("height", size[0]), x.get("width", size[1])
+            processed.append({"instances": self.canvas.postprocess(result, height, width)})
+        return processed
 
     def forward_training(
         self,
