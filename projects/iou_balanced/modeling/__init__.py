@@ -2,6 +2,7 @@
 
 from .centernet import CenterBoxTransform, CenterNet
 from .centernet_head import CenterNetHead
+from .centernet_yacs import add_centernet_config
 from .convert import balance
 from .default_boxes import DefaultBoxGenerator, match_default_boxes, ssd_box_sizes
 from .fast_rcnn import BalancedFastRCNNOutputLayers
@@ -34,6 +35,7 @@ __all__ = [
     "HeadGroupNorm",
     "LossNormalizer",
     "SSDHead",
+    "add_centernet_config",
     "add_iou_balanced_config",
     "balance",
     "match_default_boxes",

@@ -8,6 +8,8 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils.events import get_event_storage
@@ -19,6 +21,7 @@ from iou_balanced.losses.checks import upcast
 from .centernet_decode import decode, merge_flipped, values_at
 from .centernet_head import CenterNetPredictions
 from .centernet_targets import CenterTargets, center_targets
+from .centernet_yacs import centernet_from_config
 from .dense import InjectedLosses
 from .normalizer import LossNormalizer
 from .positives import Positives, call_loss, needs_pos_iou, regression_loss
@@ -64,12 +67,14 @@ class CenterBoxTransform:
         return f"CenterBoxTransform(weights={self.weights})"
 
 
+@META_ARCH_REGISTRY.register()
 class CenterNet(InjectedLosses, DenseDetector):
     """CenterNet (Zhou et al., arXiv 1904.07850): objects as peaks of a heat map, without NMS.
 
     The defaults are the published settings.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -142,6 +147,10 @@ class CenterNet(InjectedLosses, DenseDetector):
         self.max_detections_per_image = max_detections_per_image
         self.flip_test, self.canvas = flip_test, canvas
         self.input_format = input_format
+
+    @classmethod
+    def from_config(cls, cfg):
+        return centernet_from_config(cfg)
 
     def forward(self, batched_inputs: list[dict]):
         """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
