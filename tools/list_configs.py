@@ -36,6 +36,7 @@ TRAIN_IMAGES = {
     "Cityscapes train": 2_975,
     "COCO-LT train": 99_411,
 }
+COCO_TRAIN_WITH_EMPTY = 118_287  # where filter_empty is off
 DATA_NAMES = {"cityscapes": "Cityscapes", "voc": "VOC", "coco_lt": "COCO-LT"}
 SECOND_PAPER = "Balance-Oriented Focal Loss"
 
@@ -148,6 +149,8 @@ def _scale(cfg: DictConfig) -> str | None:
             return f"[{edge}, {augmentation.max_size}]"
         if "shape" in augmentation:
             return str(augmentation.shape[0])
+        if "size" in augmentation:  # CenterNet's crops
+            return str(augmentation.size[0])
     names = cfg.dataloader.train.dataset.names
     return names.get("image_size") if isinstance(names, DictConfig) else None
 
@@ -156,6 +159,8 @@ def _schedule(cfg: DictConfig) -> str:
     names = cfg.dataloader.train.dataset.names
     made = names.get("num_images") if isinstance(names, DictConfig) else None
     images = made or TRAIN_IMAGES.get(names if isinstance(names, str) else " ".join(_split(names)))
+    if names == "coco_2017_train" and not cfg.dataloader.train.dataset.get("filter_empty", True):
+        images = COCO_TRAIN_WITH_EMPTY
     if not images:
         return f"{cfg.train.max_iter:,} iterations"
     epochs = cfg.train.max_iter * cfg.dataloader.train.total_batch_size / images
