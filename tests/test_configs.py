@@ -136,6 +136,8 @@ def tiny(file, data_sets, folder):
                     augmentation.short_edge_length = (80, 96)
             if "shape" in augmentation:  # SSD: the smallest that its last layers can do with
                 augmentation.shape = (260, 260)
+            if "size" in augmentation:  # CenterNet's crop, and the canvas of model and test images
+                augmentation.size = (64, 64)
     cfg.train.device = "cpu"
     cfg.train.output_dir = str(folder)
     return cfg
@@ -152,6 +154,9 @@ def give_weights(model):
     if not hasattr(bottom_up, "stages"):  # VGG has no constants
         first = next(m for m in bottom_up.modules() if isinstance(m, torch.nn.Conv2d))
         first.weight.data /= 100
+        for m in bottom_up.modules():  # timm's ResNets start with blocks that add nothing
+            if isinstance(m, torch.nn.BatchNorm2d) and not m.weight.any():
+                torch.nn.init.constant_(m.weight, 0.2)
         return
     bottom_up.stem.conv1.norm.weight.data /= 255 / model.pixel_std.mean()
     for stage in bottom_up.stages:

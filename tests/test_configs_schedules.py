@@ -14,6 +14,10 @@ from .test_configs import FILES, load
 SCHEDULES = {
     "COCO/fcos": (7330, 12, ()),
     "COCO_LT/fcos": (6214, 12, ()),  # 99,411 images in batches of 16
+    # All images, 118,287 and 99,411, in whole batches of 128
+    "COCO/centernet_MNV2_140e_step": (924, 140, (90, 120)),
+    "COCO/centernet": (924, 140, ()),
+    "COCO_LT/centernet": (776, 140, ()),
     "COCO/ssd": (1833, 120, (80, 110)),  # 117,266 images in batches of 64
     "COCO/": (7330, 12, (8, 11)),  # in batches of 16
     "VOC/ssd": (259, 120, (80, 100)),  # 16,551 images in batches of 64

@@ -36,7 +36,7 @@ LOSSES = re.compile(r"_iou_balanced(?:_(cls|loc))?$")
 OTHERS = [
     file.removesuffix(".py")
     for file in FILES
-    if not file.startswith(("Digits/", "COCO/retinanet", "COCO/fcos", "COCO_LT/"))
+    if not file.startswith(("Digits/", "COCO/retinanet", "COCO/fcos", "COCO/centernet", "COCO_LT/"))
     and "_test_dev" not in file
 ]
 SSD_SIZES = {

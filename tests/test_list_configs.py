@@ -71,6 +71,21 @@ def rows(tool):
             "|Table 9 (BOFL)",
         ),
         (
+            "COCO/centernet_MNV2_140e",
+            "CenterNet mobilenetv2_100|COCO 2017 train / val|512|-|-|-|-|140 epochs"
+            "|Tables 1, 6, 8, 10 and 11 (BOFL)",
+        ),
+        (
+            "COCO/centernet_DLA_34_140e_bofl",
+            "CenterNet dla34|COCO 2017 train / val|512|-|-|-|BOFL, eta 0.8|140 epochs"
+            "|Table 3 (BOFL)",
+        ),
+        (
+            "COCO_LT/centernet_MNV2_140e_bofl",
+            "CenterNet mobilenetv2_100|COCO-LT train / val|512|-|-|-|BOFL, eta 0.8, 5%|140 epochs"
+            "|Table 12 (BOFL)",
+        ),
+        (
             "COCO_LT/fcos_R_50_FPN_1x_bofl",
             "FCOS R-50|COCO-LT train / val|[800, 1333]|-|-|-|BOFL, eta 0.999, 5%|12 epochs|-",
         ),

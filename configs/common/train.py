@@ -9,6 +9,9 @@ train = OmegaConf.merge(
         # The total batch size that optimizer.lr and train.max_iter are for. Another
         # dataloader.train.total_batch_size scales both; None switches that off.
         reference_batch_size=16,
+        # Micro-batches that the total batch comes in, where it is too large for the GPU. An
+        # iteration is one optimizer step on all of it, and everything else stays as it is.
+        accumulation_steps=1,
         amp=dict(enabled=False, dtype="auto"),
         clip_grad=dict(max_norm=None, norm_type=2.0),
         best_checkpoint=dict(metric="bbox/AP", mode="max"),

@@ -8,9 +8,9 @@ from iou_balanced.modeling import CenterBoxTransform, CenterNet, CenterNetHead, 
 
 from .retinanet_small import model as _retinanet
 
-# The backbone of the small RetinaNet up to stride 16, because objects are smaller than a cell of its
-# last stage; and the neck of DLA-34 without deformable convolution, whose shortcuts from the finer
-# maps are learned in far fewer iterations than three up-convolutions.
+# The backbone of the small RetinaNet up to stride 16, because objects are smaller than a cell of
+# its last stage; and the neck of DLA-34 without deformable convolution, whose shortcuts from the
+# finer maps are learned in far fewer iterations than three up-convolutions.
 _bottom_up = _retinanet.backbone.bottom_up
 _bottom_up.stages = _bottom_up.stages[:3]
 _maps = _bottom_up.out_features = ["res2", "res3", "res4"]

@@ -31,6 +31,8 @@ TRAIN_DEFAULTS = {
     "cudnn_benchmark": False,
     # The total batch size that lr and max_iter were written for; None: no linear scaling.
     "reference_batch_size": None,
+    # Micro-batches that dataloader.train.total_batch_size comes in, for one optimizer step.
+    "accumulation_steps": 1,
     # Largest norm of the gradient; None: no clipping.
     "clip_grad": {"max_norm": None, "norm_type": 2.0},
     # Keeps model_best.pth; metric None: no best checkpoint.

@@ -42,6 +42,9 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
     seed there is no order to go on with. A loader of one's own, or with a sampler of its own, is
     built as it is.
 
+    Its batches have total_batch_size / train.accumulation_steps images: an iteration draws
+    train.accumulation_steps of them.
+
     Args:
         dataset: what `read_train_dataset` gave, which saves reading it again.
     """
@@ -65,4 +68,6 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
             seed=seed if seed >= 0 else None,
             start=start_iter * kwargs["total_batch_size"],
         )
+    if cfg.train.accumulation_steps > 1:
+        kwargs["total_batch_size"] //= cfg.train.accumulation_steps
     return target(**kwargs)

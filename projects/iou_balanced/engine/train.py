@@ -103,6 +103,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
         amp_dtype=cfg.train.amp.dtype if cfg.train.amp.enabled else None,
         clip_max_norm=cfg.train.clip_grad.max_norm,
         clip_norm_type=cfg.train.clip_grad.norm_type,
+        accumulation_steps=cfg.train.accumulation_steps,
     )
     checkpointer = Checkpointer(
         trainer.model, cfg.train.output_dir, optimizer=optimizer, trainer=trainer
@@ -186,19 +187,15 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
         eval_only: leaves the training set aside: it need not be on this machine.
 
     Raises:
-        UserError: no such device; a batch that the processes cannot share; a data set that is not
-            there; or its classes are not as many as the model's.
+        UserError: no such device; a batch that the processes or micro-batches cannot share; a data
+            set that is not there; or its classes are not as many as the model's.
     """
     if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
             f"train.device={cfg.train.device}, but no CUDA device is visible: give "
             "train.device=cpu, or run python -m iou_balanced.doctor"
         )
-    total, processes = cfg.dataloader.train.get("total_batch_size"), comm.get_world_size()
-    if total and total % processes:
-        raise UserError(
-            f"dataloader.train.total_batch_size={total} cannot be shared by {processes} processes"
-        )
+    _check_batch_size(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
         names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
         if names is None:
@@ -207,6 +204,29 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
             names = instantiate(names)
         for name in [names] if isinstance(names, str) else names:
             _check_data_set(name, cfg)
+
+
+def _check_batch_size(cfg: DictConfig) -> None:
+    total, processes = cfg.dataloader.train.get("total_batch_size"), comm.get_world_size()
+    if total and total % processes:
+        raise UserError(
+            f"dataloader.train.total_batch_size={total} cannot be shared by {processes} processes"
+        )
+    steps = cfg.train.accumulation_steps
+    if type(steps) is not int or steps < 1:
+        raise UserError(f"train.accumulation_steps={steps}: give a whole number from 1 on")
+    if steps > 1 and not total:
+        raise UserError(
+            f"train.accumulation_steps={steps} divides dataloader.train.total_batch_size, which "
+            "this config does not have"
+        )
+    if total and total % (processes * steps):
+        among = f"{processes} processes with " if processes > 1 else ""
+        raise UserError(
+            f"dataloader.train.total_batch_size={total} cannot be shared by {among}"
+            f"{steps} micro-batches{' each' if among else ''} (train.accumulation_steps): it has "
+            f"to be a multiple of {processes * steps}"
+        )
 
 
 def _check_data_set(name: str, cfg: DictConfig) -> None:

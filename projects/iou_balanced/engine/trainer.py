@@ -1,12 +1,18 @@
-"""Detectron2's SimpleTrainer with mixed precision on any device, clipping, and a finite check."""
+"""Detectron2's SimpleTrainer with mixed precision on any device, gradient accumulation, clipping,
+and a finite check.
+"""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
+from itertools import chain
 
 import torch
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.utils.events import get_event_storage
+
+from iou_balanced.modeling.normalizer import whole_batch
 
 from .hooks import ResumeStateHook
 
@@ -28,9 +34,19 @@ class LazyLoader:
 
 
 class Trainer(SimpleTrainer):
-    """One optimizer step on one batch a time.
+    """One optimizer step on one batch a time, or on several micro-batches.
 
     Detectron2's AMPTrainer needs CUDA; this one runs bfloat16 on a CPU too.
+
+    The gradient of several micro-batches is that of one batch with all their images, and so are
+    the logged losses: a dense detector divides its sums by the positives of all of them, and takes
+    them into its moving average once (see `iou_balanced.modeling.normalizer.whole_batch`). This
+    does not hold for what a model computes over the images that it gets together: statistics of a
+    BatchNorm in training mode; IoU-balanced classification and Eq. 7 (arXiv 1908.05641), which
+    keep the sum over the positives of a micro-batch; w_loc of "auto", measured on the first of
+    them; the padding of images to a common size; an R-CNN's division by its sampled proposals,
+    where an image has fewer of them than the others. Of models without `count_positives`, the
+    R-CNNs among them, the losses are averaged.
 
     Args:
         model, data_loader, optimizer: see `SimpleTrainer`.
@@ -38,9 +54,10 @@ class Trainer(SimpleTrainer):
             scaler on a GPU, bfloat16 on a CPU.
         clip_max_norm: largest norm of the gradient, None for no clipping.
         clip_norm_type: the p of that norm.
+        accumulation_steps: batches of `data_loader` for one optimizer step; equally large.
 
     Raises:
-        ValueError: `amp_dtype` is none of these.
+        ValueError: `amp_dtype` or `accumulation_steps` is none of these.
     """
 
     def __init__(
@@ -52,6 +69,7 @@ class Trainer(SimpleTrainer):
         amp_dtype: str | None = None,
         clip_max_norm: float | None = None,
         clip_norm_type: float = 2.0,
+        accumulation_steps: int = 1,
     ):
         super().__init__(model, data_loader, optimizer)
         self.device_type = next(model.parameters()).device.type
@@ -71,36 +89,64 @@ class Trainer(SimpleTrainer):
             else:  # torch before 2.3
                 self.grad_scaler = torch.cuda.amp.GradScaler()
         self.clip_max_norm, self.clip_norm_type = clip_max_norm, clip_norm_type
+        if type(accumulation_steps) is not int or accumulation_steps < 1:
+            raise ValueError(
+                "Expected argument `accumulation_steps` to be a whole number from 1 on, "
+                f"but got {accumulation_steps!r}"
+            )
+        self.accumulation_steps = accumulation_steps
 
     def run_step(self) -> None:
-        """Forward, backward, finite check, clipping, step."""
+        """Forward and backward of each micro-batch, finite check, clipping, step."""
         start = time.perf_counter()
-        data = next(self._data_loader_iter)
+        micro_batches = [next(self._data_loader_iter) for _ in range(self.accumulation_steps)]
         data_time = time.perf_counter() - start
 
-        with torch.autocast(
-            self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
-        ):
-            loss_dict = self.model(data)
-        losses = torch.stack([loss.float() for loss in loss_dict.values()])
-
         self.optimizer.zero_grad(set_to_none=True)
-        total = losses.sum()
-        if self.grad_scaler is not None:
-            total = self.grad_scaler.scale(total)
-        total.backward()
+        if len(micro_batches) == 1:
+            losses = [self._backward(micro_batches[0])]
+        else:
+            losses = self._accumulate(micro_batches)
         if hasattr(self, "after_backward"):  # hooks of Detectron2's main branch
             self.after_backward()
         # One transfer for all losses, after the backward pass is under way on a GPU.
-        values = dict(zip(loss_dict, losses.detach().cpu(), strict=True))
-        self._check_finite(values, data)
-        self._write_metrics(values, data_time)
-        self._clip(data)
+        values = torch.cat([x for _, x in losses]).cpu().split([len(x) for _, x in losses])
+        totals = {}
+        for data, (names, _), part in zip(micro_batches, losses, values, strict=True):
+            part = dict(zip(names, part, strict=True))
+            self._check_finite(part, data)
+            for name, value in part.items():
+                totals[name] = totals.get(name, 0) + value
+        self._write_metrics(totals, data_time)
+        self._clip(list(chain(*micro_batches)))
         if self.grad_scaler is None:
             self.optimizer.step()
         else:
             self.grad_scaler.step(self.optimizer)
             self.grad_scaler.update()
+
+    def _accumulate(self, micro_batches: list[list[dict]]) -> list[tuple[list[str], torch.Tensor]]:
+        """Add up the gradients; the processes exchange them once, in the last micro-batch."""
+        losses = []
+        with whole_batch(self.model, micro_batches) as weight:
+            for i, data in enumerate(micro_batches, start=1):
+                early = hasattr(self.model, "no_sync") and i < len(micro_batches)
+                with self.model.no_sync() if early else contextlib.nullcontext():
+                    losses.append(self._backward(data, weight))
+        return losses
+
+    def _backward(self, data: list[dict], weight: float = 1.0) -> tuple[list[str], torch.Tensor]:
+        """Add to the gradients; returns the losses' names and values times `weight`."""
+        with torch.autocast(
+            self.device_type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None
+        ):
+            loss_dict = self.model(data)
+        losses = torch.stack([loss.float() for loss in loss_dict.values()]) * weight
+        total = losses.sum()
+        if self.grad_scaler is not None:
+            total = self.grad_scaler.scale(total)
+        total.backward()
+        return list(loss_dict), losses.detach()
 
     def _check_finite(self, values: dict, data: list[dict]) -> None:
         """Stop before the step, so that the weights are still those of the last good one."""

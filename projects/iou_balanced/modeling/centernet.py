@@ -23,6 +23,7 @@ from .centernet_head import CenterNetPredictions
 from .centernet_targets import CenterTargets, center_targets
 from .centernet_yacs import centernet_from_config
 from .dense import InjectedLosses
+from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
 from .positives import Positives, call_loss, needs_pos_iou, regression_loss
 from .state import warn_if_state_was_lost
@@ -178,14 +179,31 @@ class CenterNet(InjectedLosses, DenseDetector):
         predictions: CenterNetPredictions,
         gt_instances: list[Instances],
     ) -> dict[str, Tensor]:
-        targets = center_targets(
+        size = predictions.heatmap.shape[-2:]
+        return self.losses(predictions, self._targets(gt_instances, size))
+
+    def _targets(self, gt_instances: list[Instances], size: tuple[int, int]) -> CenterTargets:
+        return center_targets(
             [x.gt_boxes.tensor for x in gt_instances],
             [x.gt_classes for x in gt_instances],
             self.num_classes,
-            predictions.heatmap.shape[-2:],
+            size,
             self.stride,
         )
-        return self.losses(predictions, targets)
+
+    @torch.no_grad()
+    def count_positives(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        """See `InjectedLosses.count_positives`; here it costs the drawing of the targets."""
+        check_ground_truth(batched_inputs, self.num_classes)
+        gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
+        targets = self._targets(gt_instances, self.feature_sizes(batched_inputs)[0])
+        return self._num_positives(targets)
+
+    @staticmethod
+    def _num_positives(targets: CenterTargets) -> dict[str, Tensor]:
+        num_objects = torch.tensor(len(targets.cells), device=targets.heatmap.device)
+        num_centers = targets.heatmap.eq(1).sum()
+        return {"cls_normalizer": num_centers, "loss_normalizer": num_objects}
 
     def losses(
         self, predictions: CenterNetPredictions, targets: CenterTargets
@@ -232,10 +250,10 @@ class CenterNet(InjectedLosses, DenseDetector):
         w_loc = getattr(self.box_loss, "w_loc", None)
         if w_loc is not None:
             storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
-        num_objects = torch.tensor(len(targets.cells), device=targets.heatmap.device)
+        num_positives = self._num_positives(targets)
         return {
-            "loss_cls": loss_cls / self.cls_normalizer(targets.heatmap.eq(1).sum()),
-            "loss_box_reg": loss_box_reg / self.loss_normalizer(num_objects),
+            "loss_cls": loss_cls / self.cls_normalizer(num_positives["cls_normalizer"]),
+            "loss_box_reg": loss_box_reg / self.loss_normalizer(num_positives["loss_normalizer"]),
         }
 
     def forward_inference(

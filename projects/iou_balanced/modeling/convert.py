@@ -11,12 +11,14 @@ from omegaconf import DictConfig
 
 from iou_balanced.losses import BalanceOriented, ClassBalance
 
+from .centernet import CenterNet
 from .convert_rcnn import box_predictor_nodes, rpn_node
 from .families import (
     BOX_FAMILIES,
     CLS_FAMILIES,
     CROSS_ENTROPY,
     FOCAL,
+    PENALTY_REDUCED,
     Family,
     box_family,
     family_of,
@@ -62,6 +64,9 @@ _SSD = _Recipe(SSD, CROSS_ENTROPY, {"reduction": "none"}, "smooth_l1", 1.5, None
 _FOVEABOX = _Recipe(
     FoveaBox, FOCAL, {"alpha": 0.4, "gamma": 1.5}, "smooth_l1", 1.5, None, own_beta=0.11
 )
+_CENTERNET = _Recipe(
+    CenterNet, PENALTY_REDUCED, {"alpha": 2.0, "beta": 4.0}, "smooth_l1", 1.5, None
+)
 _FAST_RCNN = _Recipe(
     BalancedFastRCNNOutputLayers, CROSS_ENTROPY, {"reduction": "sum"}, "smooth_l1", 1.3, 1.0
 )
@@ -75,6 +80,7 @@ _DENSE = {
     BalancedFCOS: _FCOS,
     SSD: _SSD,
     FoveaBox: _FOVEABOX,
+    CenterNet: _CENTERNET,
 }
 _STOCK = (RetinaNet, FCOS)
 _STOCK_KEYS = ("focal_loss_alpha", "focal_loss_gamma", "smooth_l1_beta", "box_reg_loss_type")

@@ -21,6 +21,7 @@ class InjectedLosses:
 
     _state_checked = False
     _gt_classes = None
+    _feature_sizes = None
 
     def set_losses(
         self,
@@ -53,6 +54,56 @@ class InjectedLosses:
             return super().forward(batched_inputs)
         finally:
             self._gt_classes = None
+
+    @torch.no_grad()
+    def count_positives(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        """What a training step on this batch calls the normalisers with.
+
+        It costs the assignment of labels, not the forward pass: positives depend on the boxes and
+        on the sizes of the feature maps. See `iou_balanced.modeling.normalizer.whole_batch`.
+
+        Returns:
+            A scalar for each normaliser, by the name of its attribute.
+
+        Raises:
+            ValueError: as `forward` in training.
+        """
+        check_ground_truth(batched_inputs, self.num_classes)
+        # The generators look at the sizes only.
+        sizes = self.feature_sizes(batched_inputs)
+        anchors = self.anchor_generator([self.pixel_mean.new_empty(0, 1, *x) for x in sizes])
+        gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
+        gt_labels = torch.stack(self.label_anchors(anchors, gt_instances)[0])
+        return {"loss_normalizer": self._positive_mask(gt_labels).sum()}
+
+    def feature_sizes(self, batched_inputs: list[dict]) -> list[tuple[int, int]]:
+        """(height, width) of each of the head's feature maps for this batch.
+
+        The backbone is asked, once for each size of the network's input, with a blank image.
+        """
+        shapes = [x["image"].shape[-2:] for x in batched_inputs]
+        height, width = (max(side) for side in zip(*shapes, strict=True))
+        blank = self.pixel_mean.new_zeros(len(self.pixel_mean), height, width)
+        blank = self.preprocess_image([{"image": blank}]).tensor
+        size = tuple(blank.shape[-2:])
+        if self._feature_sizes is None:
+            self._feature_sizes = {}
+        if size not in self._feature_sizes:
+            modes = [(module, module.training) for module in self.backbone.modules()]
+            self.backbone.eval()  # the blank image must not count in a BatchNorm's statistics
+            try:
+                with torch.no_grad():
+                    features = self.backbone(blank)
+            finally:
+                for module, training in modes:
+                    module.training = training
+            self._feature_sizes[size] = [
+                tuple(features[name].shape[-2:]) for name in self.head_in_features
+            ]
+        return self._feature_sizes[size]
+
+    def _positive_mask(self, gt_labels: Tensor) -> Tensor:
+        return (gt_labels >= 0) & (gt_labels != self.num_classes)
 
     def losses(
         self,
@@ -97,7 +148,7 @@ class InjectedLosses:
             warn_if_state_was_lost(self, storage)
             self._state_checked = True
         gt_labels = torch.stack(gt_labels)  # (N, R)
-        pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
+        pos_mask = self._positive_mask(gt_labels)
         positives = gather_positives(
             pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
         )

@@ -13,7 +13,9 @@ from iou_balanced.losses import (
     IoUBalancedDIoULoss,
     IoUBalancedFocalLoss,
     IoUBalancedGIoULoss,
+    IoUBalancedPenaltyReducedFocalLoss,
     IoUBalancedSmoothL1Loss,
+    PenaltyReducedFocalLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
@@ -30,7 +32,10 @@ class Family(NamedTuple):
 
 FOCAL = Family(SigmoidFocalLoss, IoUBalancedFocalLoss, ("alpha", "gamma", "reduction"))
 CROSS_ENTROPY = Family(SoftmaxCrossEntropyLoss, IoUBalancedCrossEntropyLoss, ("reduction",))
-CLS_FAMILIES = (FOCAL, CROSS_ENTROPY)
+PENALTY_REDUCED = Family(
+    PenaltyReducedFocalLoss, IoUBalancedPenaltyReducedFocalLoss, ("alpha", "beta", "reduction")
+)
+CLS_FAMILIES = (FOCAL, CROSS_ENTROPY, PENALTY_REDUCED)
 
 BOX_FAMILIES = {
     "smooth_l1": Family(SmoothL1Loss, IoUBalancedSmoothL1Loss, ("beta", "reduction")),

@@ -162,6 +162,11 @@ class FoveaBox(InjectedLosses, DenseDetector):
             gt_boxes.append(boxes[owner])
         return gt_labels, gt_boxes
 
+    def count_positives(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
+        """See `InjectedLosses.count_positives`."""
+        num_pos = super().count_positives(batched_inputs)["loss_normalizer"]
+        return {"cls_normalizer": num_pos + len(batched_inputs), "loss_normalizer": num_pos}
+
     def losses(
         self,
         anchors: list[Boxes],

@@ -1,5 +1,8 @@
 """The number that a dense detector divides its losses by."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
+
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
@@ -13,6 +16,8 @@ class LossNormalizer(nn.Module):
     Detectron2 keeps it in a plain attribute for each process. Here it is taken over the whole
     batch, whatever the number of processes, and survives a resume (`resume_state_dict`; it is no
     part of `state_dict`, so that fine-tuning from a checkpoint starts afresh).
+
+    Each call takes in one batch; see `whole_batch` for one that comes in parts.
 
     Args:
         momentum: weight of the old value in [0, 1); 0 is no moving average.
@@ -34,18 +39,44 @@ class LossNormalizer(nn.Module):
         self.momentum, self.initial = momentum, initial
         self.across_processes = across_processes
         self.average: float | None = None
+        # Of the batch whose parts are coming.
+        self._batch_positives: Tensor | None = None
+        self._batch_divisor: float | None = None
 
-    @torch.no_grad()
     def forward(self, num_positives: Tensor) -> float:
         """Take in one batch, and return the divisor for this process's sums.
 
         Args:
-            num_positives: scalar, the positives of this process's images.
+            num_positives: scalar, the positives of this process's images; ignored within
+                `whole_batch`, which was told those of all parts.
 
         Returns:
             The average divided by the number of processes, because data-parallel training
             averages their gradients: together they give the gradient of the whole batch.
         """
+        if self._batch_positives is None:
+            return self._take_in(num_positives)
+        if self._batch_divisor is None:
+            self._batch_divisor = self._take_in(self._batch_positives)
+        return self._batch_divisor
+
+    @contextlib.contextmanager
+    def whole_batch(self, num_positives: Tensor) -> Iterator[None]:
+        """The calls within are for parts of one batch, and all return the divisor of the whole.
+
+        The average takes the batch in once, in the first of these calls.
+
+        Args:
+            num_positives: scalar, the positives of this process's images in all parts.
+        """
+        self._batch_positives = num_positives
+        try:
+            yield
+        finally:
+            self._batch_positives = self._batch_divisor = None
+
+    @torch.no_grad()
+    def _take_in(self, num_positives: Tensor) -> float:
         world_size = comm.get_world_size() if self.across_processes else 1
         if world_size > 1:
             num_positives = all_reduce_sum(num_positives)
@@ -68,3 +99,42 @@ class LossNormalizer(nn.Module):
             f"momentum={self.momentum}, initial={self.initial}, "
             f"across_processes={self.across_processes}"
         )
+
+
+@contextlib.contextmanager
+def whole_batch(model: nn.Module, micro_batches: Sequence[list[dict]]) -> Iterator[float]:
+    """Forward passes of a batch in parts, whose gradients add up to that of the whole batch.
+
+    The divisor of a dense detector is known only after the last part, when the gradients of the
+    others have been taken; and the losses may have several. So the positives, which do not depend
+    on the weights, are counted first.
+
+    Args:
+        model: the detector, wrapped for several processes or not. With `count_positives` (see
+            `InjectedLosses`), all parts are divided by the numbers of the whole batch.
+        micro_batches: the parts, of equally many images, as the model takes them.
+
+    Yields:
+        What to multiply the losses of each part by: 1 with `count_positives`. Else their number's
+        inverse, because losses of another model are taken for means over its images.
+
+    Raises:
+        ValueError: a normaliser knows only batches that come in one.
+    """
+    model = getattr(model, "module", model)
+    if not hasattr(model, "count_positives"):
+        yield 1 / len(micro_batches)
+        return
+    counts = [model.count_positives(x) for x in micro_batches]
+    with contextlib.ExitStack() as stack:
+        for name in counts[0]:
+            normalizer = getattr(model, name)
+            if not hasattr(normalizer, "whole_batch"):
+                raise ValueError(
+                    f"Expected `{name}` of the model to have `whole_batch`, as LossNormalizer "
+                    "has, because the batch comes in several parts, but got "
+                    f"{type(normalizer).__name__}"
+                )
+            total = torch.stack([count[name] for count in counts]).sum()
+            stack.enter_context(normalizer.whole_batch(total))
+        yield 1.0
