@@ -44,7 +44,8 @@ class Trainer(SimpleTrainer):
     does not hold for what a model computes over the images that it gets together: statistics of a
     BatchNorm in training mode; IoU-balanced classification and Eq. 7 (arXiv 1908.05641), which
     keep the sum over the positives of a micro-batch; w_loc of "auto", measured on the first of
-    them; the padding of images to a common size; an R-CNN's division by its sampled proposals,
+    them; class counts over more than an image (`BalanceOriented` with `count_over` "process" or
+    "batch"); the padding of images to a common size; an R-CNN's division by its sampled proposals,
     where an image has fewer of them than the others. Of models without `count_positives`, the
     R-CNNs among them, the losses are averaged.
 
