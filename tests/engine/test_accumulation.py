@@ -5,7 +5,6 @@ from itertools import chain
 
 import pytest
 import torch
-from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
 from detectron2.utils.events import EventStorage
 from torch import nn
@@ -13,7 +12,7 @@ from torch import nn
 from iou_balanced import balance
 from iou_balanced.engine import Trainer, UserError, main
 from iou_balanced.engine.train import check_config
-from iou_balanced.losses import BalanceOriented, ConstantSchedule
+from iou_balanced.losses import BalanceOriented
 from iou_balanced.modeling import LossNormalizer
 
 from ..modeling.detector_mixin import make_input, small_retinanet, without_boxes
@@ -27,15 +26,6 @@ from .test_trainer import Model, sample
 
 def plain_retinanet():
     return balance(small_retinanet(), eta=None, lam=None)
-
-
-def balance_oriented_centernet():
-    """Eq. 7 of the balance-oriented focal loss counts the objects of an image, not of a batch."""
-    model = small_centernet()
-    model.class_balance = L(BalanceOriented)(
-        num_classes=3, eta=0.8, schedule=L(ConstantSchedule)(), class_counts=[90, 30, 10]
-    )
-    return model
 
 
 def batches():
@@ -88,7 +78,6 @@ def assert_same_training(actual, expected, tolerance):
     [
         (small_centernet, 2),
         (small_centernet, 4),
-        (balance_oriented_centernet, 4),
         (plain_retinanet, 2),
         (plain_fcos, 2),
         (small_ssd, 2),

@@ -7,8 +7,13 @@ from torch.nn.parallel import DistributedDataParallel
 from ..modeling.test_centernet import small_centernet
 from ..processes import run_in_two_processes
 from .test_accumulation import assert_same_training, batches, plain_retinanet, train
+from .test_accumulation_statistics import with_class_weights
 
-CONFIGS = [small_centernet, plain_retinanet]
+CONFIGS = [
+    small_centernet,
+    plain_retinanet,
+    with_class_weights(small_centernet, eta=0.5, count_over="batch"),
+]
 
 
 def work(rank):

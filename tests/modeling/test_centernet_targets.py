@@ -7,7 +7,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iou_balanced.modeling.centernet_targets import center_targets, gaussian_radius
+from iou_balanced.modeling.centernet_targets import (
+    center_targets,
+    count_centers,
+    gaussian_radius,
+)
 
 CLASSES = 3
 
@@ -218,7 +222,9 @@ def test_values_per_center_have_the_order_of_the_heat_map():
     for place, value in zip(zip(*(x.tolist() for x in rows), strict=True), values, strict=True):
         expected[place] = max(value.item(), expected.get(place, 0))
     centers = [tuple(x) for x in (targets.heatmap == 1).nonzero().tolist()]
-    assert len(centers) <= len(values) - 2
+    assert targets.num_centers == len(centers) <= len(values) - 2
+    counts = count_centers(gt_boxes, gt_classes, CLASSES, (24, 40))
+    assert counts == (len(values), len(centers))
     assert targets.max_per_center(values).tolist() == [expected[x] for x in centers]
 
 

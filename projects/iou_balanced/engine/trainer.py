@@ -15,6 +15,7 @@ from detectron2.utils.events import get_event_storage
 from iou_balanced.modeling.normalizer import whole_batch
 
 from .hooks import ResumeStateHook
+from .part_storage import mean_of_parts
 
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -39,15 +40,15 @@ class Trainer(SimpleTrainer):
     Detectron2's AMPTrainer needs CUDA; this one runs bfloat16 on a CPU too.
 
     The gradient of several micro-batches is that of one batch with all their images, and so are
-    the logged losses: a dense detector divides its sums by the positives of all of them, and takes
-    them into its moving average once (see `iou_balanced.modeling.normalizer.whole_batch`). This
-    does not hold for what a model computes over the images that it gets together: statistics of a
-    BatchNorm in training mode; IoU-balanced classification and Eq. 7 (arXiv 1908.05641), which
-    keep the sum over the positives of a micro-batch; w_loc of "auto", measured on the first of
-    them; class counts over more than an image (`BalanceOriented` with `count_over` "process" or
-    "batch"); the padding of images to a common size; an R-CNN's division by its sampled proposals,
-    where an image has fewer of them than the others. Of models without `count_positives`, the
-    R-CNNs among them, the losses are averaged.
+    the logged losses: a dense detector divides its sums by the positives of all of them, takes
+    them into its moving average once, and class weights count the objects of all of them (see
+    `iou_balanced.modeling.normalizer.whole_batch`). This does not hold for what a model computes
+    over the images that it gets together: statistics of a BatchNorm in training mode; IoU-balanced
+    classification and Eq. 7 (arXiv 1908.05641), which keep the sum over the positives of a
+    micro-batch; w_loc of "auto", measured on the first of them; the padding of images to a common
+    size; an R-CNN's division by its sampled proposals, where an image has fewer of them than the
+    others. Of models without `count_positives`, the R-CNNs among them, the losses are averaged.
+    What a model logs is the mean over the micro-batches.
 
     Args:
         model, data_loader, optimizer: see `SimpleTrainer`.
@@ -129,7 +130,7 @@ class Trainer(SimpleTrainer):
     def _accumulate(self, micro_batches: list[list[dict]]) -> list[tuple[list[str], torch.Tensor]]:
         """Add up the gradients; the processes exchange them once, in the last micro-batch."""
         losses = []
-        with whole_batch(self.model, micro_batches) as weight:
+        with mean_of_parts(), whole_batch(self.model, micro_batches) as weight:
             for i, data in enumerate(micro_batches, start=1):
                 early = hasattr(self.model, "no_sync") and i < len(micro_batches)
                 with self.model.no_sync() if early else contextlib.nullcontext():

@@ -4,7 +4,8 @@ Shapes: N images, R rows of an image (anchors, points), G objects of an image, K
 classes.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -120,19 +121,47 @@ class BalanceOriented(ClassBalance):
         Raises:
             ValueError: instances are to be counted, and `gt_classes` is None.
         """
-        labels = gt_labels if self.counted == "locations" else gt_classes
-        if labels is None:
+        if self.count_over == "image":
+            return self._count(gt_classes, gt_labels)
+        total = self._batch_statistics
+        if total is None:
+            total = self._reduce(self._count(gt_classes, gt_labels).sum(dim=0))
+        return total.expand(len(gt_labels), -1)
+
+    def batch_statistics(
+        self,
+        gt_classes: Sequence[Tensor] | None,
+        gt_labels: Tensor | Sequence[Tensor] | None,
+    ) -> Tensor | None:
+        """(K,) n of Eq. 8 in these images of the batch; None where n is an image's own."""
+        if self.count_over == "image" or self.eta == 1:
+            return None
+        return self._count(gt_classes, gt_labels).sum(dim=0)
+
+    @contextlib.contextmanager
+    def whole_batch(self, statistics: Tensor | None) -> Iterator[None]:
+        """See `ClassBalance.whole_batch`."""
+        with super().whole_batch(None if statistics is None else self._reduce(statistics)):
+            yield
+
+    def _reduce(self, total: Tensor) -> Tensor:
+        return all_reduce_sum(total) if self.count_over == "batch" else total
+
+    def _count(self, gt_classes, gt_labels) -> Tensor:
+        """(N, K) of each image."""
+        if self.counted == "instances" and gt_classes is None:
             raise ValueError(
                 "Expected argument `gt_classes`, the classes of each image's objects, but got "
                 "None: with counted='locations' the detector's positives are counted instead"
             )
-        counts = count_labels(labels, self.num_classes).to(self.alpha.device, non_blocking=True)
-        if self.count_over == "image":
-            return counts
-        total = counts.sum(dim=0)
-        if self.count_over == "batch":
-            total = all_reduce_sum(total)
-        return total.expand(len(gt_labels), -1)
+        if self.counted == "locations" and gt_labels is None:
+            raise ValueError(
+                "Expected counted='instances' or count_over='image', but got counted='locations' "
+                f"and count_over={self.count_over!r}: the batch comes in micro-batches, and this "
+                "model knows its locations only as it goes through them"
+            )
+        labels = gt_labels if self.counted == "locations" else gt_classes
+        return count_labels(labels, self.num_classes).to(self.alpha.device, non_blocking=True)
 
     def extra_repr(self) -> str:
         return (

@@ -4,8 +4,9 @@ Shapes: N images, R rows of an image (anchors, points), G objects of an image, K
 classes.
 """
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,9 @@ class ClassBalance(nn.Module):
         self._resumed_length: int | None = None
         self.weights_in_force: ClassWeights | None = None
         """Of the last batch, for those who watch."""
+        # Of the batch whose parts are coming.
+        self._batch_statistics: Tensor | None = None
+        self._parts: list[ClassWeights] | None = None
         # Moves with the model, but belongs to no checkpoint: another training set has others.
         self.register_buffer("alpha", torch.ones(num_classes), persistent=False)
 
@@ -160,10 +164,44 @@ class ClassBalance(nn.Module):
             )
         with torch.no_grad():
             weights = self.weights(gt_classes, gt_labels)
-        self.weights_in_force = (
-            weights if isinstance(weights, ClassWeights) else ClassWeights(*[weights] * 3)
-        )
+        tables = weights if isinstance(weights, ClassWeights) else ClassWeights(*[weights] * 3)
+        if self._parts is not None:
+            self._parts.append(tables)
+            tables = _join(self._parts)
+        self.weights_in_force = tables
         return weights
+
+    def batch_statistics(
+        self,
+        gt_classes: Sequence[Tensor] | None,
+        gt_labels: Tensor | Sequence[Tensor] | None,
+    ) -> Tensor | None:
+        """What an image's weights depend on in the other images of the batch, as a sum over them.
+
+        Args:
+            gt_classes, gt_labels: see `forward`; labels are None where nobody knows them before
+                the forward pass, as those of an R-CNN's samples.
+
+        Returns:
+            None where every image stands by itself.
+
+        Raises:
+            ValueError: what is to be counted is None.
+        """
+        return None
+
+    @contextlib.contextmanager
+    def whole_batch(self, statistics: Tensor | None) -> Iterator[None]:
+        """The calls within are for parts of one batch.
+
+        Args:
+            statistics: sum of the `batch_statistics` of all parts of this process.
+        """
+        self._batch_statistics, self._parts = statistics, []
+        try:
+            yield
+        finally:
+            self._batch_statistics = self._parts = None
 
     def count_weights(self, class_counts, image_counts) -> Tensor:
         """(K,) what the counts of the training set come to, before any schedule."""
@@ -211,3 +249,12 @@ class ClassBalance(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, intensity={self.intensity}"
+
+
+def _join(parts: Sequence[ClassWeights]) -> ClassWeights:
+    """The tables of all parts of a batch: (N, K) by image one after the other, (K,) as they are."""
+    joined = []
+    for tables in zip(*parts, strict=True):
+        by_image = tables[0] is not None and tables[0].dim() == 2
+        joined.append(torch.cat(tables) if by_image else tables[0])
+    return ClassWeights(*joined)

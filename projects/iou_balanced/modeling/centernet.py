@@ -11,7 +11,9 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
+from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
+from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ from iou_balanced.losses.checks import upcast
 
 from .centernet_decode import decode, merge_flipped, values_at
 from .centernet_head import CenterNetPredictions
-from .centernet_targets import CenterTargets, center_targets
+from .centernet_targets import CenterTargets, center_targets, count_centers
 from .centernet_yacs import centernet_from_config
 from .dense import InjectedLosses
 from .inputs import check_ground_truth
@@ -156,9 +158,13 @@ class CenterNet(InjectedLosses, DenseDetector):
     def forward(self, batched_inputs: list[dict]):
         """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
 
+        Detections are in pixels of the image of "height" x "width" that is on the `canvas`, or
+        without these, as with any model of Detectron2, in pixels of the "image" as it is given.
+
         Raises:
             ValueError: in training, for a box without area or of a class that the model lacks; in
-                testing, for an image that is not on the `canvas`.
+                testing, for an image that is not on the `canvas`, or has one of "height" and
+                "width" alone.
         """
         if self.training or self.canvas is None:
             return super().forward(batched_inputs)
@@ -167,9 +173,18 @@ class CenterNet(InjectedLosses, DenseDetector):
         features = [features[name] for name in self.head_in_features]
         results = self.forward_inference(images, features, self.head(features))
         processed = []
-        for x, result, size in zip(batched_inputs, results, images.image_sizes, strict=True):
-            height, width = x.get("height", size[0]), x.get("width", size[1])
-            processed.append({"instances": self.canvas.postprocess(result, height, width)})
+        for i, (x, result) in enumerate(zip(batched_inputs, results, strict=True)):
+            sides = [x.get("height"), x.get("width")]
+            if sides.count(None) == 1:
+                raise ValueError(
+                    'Expected "height" and "width" of the original image, or neither of them, '
+                    f"but got {sides[0]} and {sides[1]} for {x.get('file_name', f'image {i}')}"
+                )
+            if sides[0] is None:
+                result = detector_postprocess(result, *result.image_size)
+            else:
+                result = self.canvas.postprocess(result, *sides)
+            processed.append({"instances": result})
         return processed
 
     def forward_training(
@@ -180,30 +195,29 @@ class CenterNet(InjectedLosses, DenseDetector):
         gt_instances: list[Instances],
     ) -> dict[str, Tensor]:
         size = predictions.heatmap.shape[-2:]
-        return self.losses(predictions, self._targets(gt_instances, size))
+        return self.losses(predictions, center_targets(*self._ground_truth(gt_instances, size)))
 
-    def _targets(self, gt_instances: list[Instances], size: tuple[int, int]) -> CenterTargets:
-        return center_targets(
-            [x.gt_boxes.tensor for x in gt_instances],
-            [x.gt_classes for x in gt_instances],
-            self.num_classes,
-            size,
-            self.stride,
-        )
+    def _ground_truth(self, gt_instances: list[Instances], size: tuple[int, int]) -> tuple:
+        """The arguments of `center_targets`."""
+        boxes = [x.gt_boxes.tensor for x in gt_instances]
+        classes = [x.gt_classes for x in gt_instances]
+        return boxes, classes, self.num_classes, tuple(size), self.stride
 
     @torch.no_grad()
     def count_positives(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
-        """See `InjectedLosses.count_positives`; here it costs the drawing of the targets."""
+        """See `InjectedLosses.count_positives`."""
         check_ground_truth(batched_inputs, self.num_classes)
-        gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
-        targets = self._targets(gt_instances, self.feature_sizes(batched_inputs)[0])
-        return self._num_positives(targets)
+        gt_instances = [x["instances"] for x in batched_inputs]  # as few numbers: on the CPU
+        size = self.feature_sizes(batched_inputs)[0]
+        counts = self._num_positives(*count_centers(*self._ground_truth(gt_instances, size)))
+        gt_classes = [x.gt_classes for x in gt_instances]
+        return {**counts, **self.class_statistics(gt_classes, gt_classes)}
 
-    @staticmethod
-    def _num_positives(targets: CenterTargets) -> dict[str, Tensor]:
-        num_objects = torch.tensor(len(targets.cells), device=targets.heatmap.device)
-        num_centers = targets.heatmap.eq(1).sum()
-        return {"cls_normalizer": num_centers, "loss_normalizer": num_objects}
+    def _num_positives(self, num_objects: int, num_centers: int) -> dict[str, Tensor]:
+        # On the host, where they are wanted, unless the processes have to add them up.
+        device = self.device if comm.get_world_size() > 1 else "cpu"
+        numbers = torch.tensor([num_centers, num_objects], device=device)
+        return dict(zip(("cls_normalizer", "loss_normalizer"), numbers, strict=True))
 
     def losses(
         self, predictions: CenterNetPredictions, targets: CenterTargets
@@ -250,7 +264,7 @@ class CenterNet(InjectedLosses, DenseDetector):
         w_loc = getattr(self.box_loss, "w_loc", None)
         if w_loc is not None:
             storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
-        num_positives = self._num_positives(targets)
+        num_positives = self._num_positives(len(targets.cells), targets.num_centers)
         return {
             "loss_cls": loss_cls / self.cls_normalizer(num_positives["cls_normalizer"]),
             "loss_box_reg": loss_box_reg / self.loss_normalizer(num_positives["loss_normalizer"]),

@@ -26,6 +26,7 @@ class CenterTargets(NamedTuple):
         size: (P, 2) float32 above 0, width and height in cells.
         boxes: (P, 4) float32 XYXY in pixels of the input: what cell, offset and size decode to,
             the ground truth clipped to the map. IoUs and IoU losses are taken with it.
+        num_centers: C.
     """
 
     heatmap: Tensor
@@ -35,6 +36,7 @@ class CenterTargets(NamedTuple):
     offset: Tensor
     size: Tensor
     boxes: Tensor
+    num_centers: int
 
     @property
     def center_index(self) -> Tensor:
@@ -46,12 +48,12 @@ class CenterTargets(NamedTuple):
         """(C,) the largest of the `values` (P,) of the objects that share a centre.
 
         In the order of `(heatmap == 1).nonzero()`, as the IoU-balanced loss of heat maps takes
-        `pos_iou`: objects of one class in one cell are one centre of the heat map. A GPU is
-        waited for once, for C.
+        `pos_iou`: objects of one class in one cell are one centre of the heat map.
         """
-        centers, center = torch.unique(self.center_index, return_inverse=True)
-        return values.new_zeros(len(centers)).scatter_reduce(
-            0, center, values, "amax", include_self=False
+        index, order = self.center_index.sort()
+        center = _is_first(index).cumsum(0) - 1
+        return values.new_zeros(self.num_centers).scatter_reduce(
+            0, center, values[order], "amax", include_self=False
         )
 
 
@@ -126,6 +128,64 @@ def center_targets(
     Raises:
         ValueError: a shape or dtype is not as above, a box is not finite, or a class not in [0, K).
     """
+    objects = _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride)
+    kept = objects.order
+    targets = CenterTargets(
+        heatmap=objects.boxes.new_zeros(len(gt_boxes), num_classes, *output_size),
+        image_index=objects.image_index[kept],
+        gt_classes=objects.gt_classes[kept],
+        cells=objects.cells[kept],
+        offset=objects.offset[kept],
+        size=objects.size[kept],
+        boxes=objects.boxes[kept],
+        num_centers=objects.num_centers,
+    )
+    _draw_gaussians(targets, objects)
+    return targets
+
+
+@torch.no_grad()
+def count_centers(
+    gt_boxes: Sequence[Tensor],
+    gt_classes: Sequence[Tensor],
+    num_classes: int,
+    output_size: tuple[int, int],
+    stride: int = 4,
+) -> tuple[int, int]:
+    """P and C of `center_targets`, without its drawing; arguments and errors as there."""
+    objects = _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride)
+    return len(objects.order), objects.num_centers
+
+
+class _Objects(NamedTuple):
+    """Where the G' objects of a batch are on the map; P of them have an area there.
+
+    Attributes:
+        order: (P,) int64, these P among the G'.
+        image_index, gt_classes, cells, offset, size, boxes: (G', ...), see `CenterTargets`.
+        radius: (G',) int64, of the Gaussian.
+        first, last: (G', 2) int64, y and x of its window's corners, on the map.
+        num_cells: (G',) int64, cells of the window, 0 where an object has no area.
+        total: sum of `num_cells`.
+        num_centers: C.
+    """
+
+    order: Tensor
+    image_index: Tensor
+    gt_classes: Tensor
+    cells: Tensor
+    offset: Tensor
+    size: Tensor
+    boxes: Tensor
+    radius: Tensor
+    first: Tensor
+    last: Tensor
+    num_cells: Tensor
+    total: int
+    num_centers: int
+
+
+def _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride) -> _Objects:
     _check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride)
     height, width = output_size
     if len(gt_boxes):
@@ -151,33 +211,39 @@ def center_targets(
     last = torch.stack([last[:, 0].clamp(max=height - 1), last[:, 1].clamp(max=width - 1)], dim=1)
     num_cells = (last - first + 1).prod(dim=1) * kept
 
+    shape = torch.Size([len(gt_boxes), num_classes, height, width])
+    center_index = _flat_index(shape, image_index, classes, *cells.unbind(1))
+    center_index = torch.where(kept, center_index, -1).sort().values
+    num_centers = (_is_first(center_index) & (center_index >= 0)).sum()
+
     # The only wait for the device.
-    num_kept, total, num_bad = torch.stack([kept.sum(), num_cells.sum(), bad.sum()]).tolist()
+    numbers = torch.stack([kept.sum(), num_cells.sum(), num_centers, bad.sum()])
+    num_kept, total, num_centers, num_bad = numbers.tolist()
     if num_bad:
         _raise_bad_box(gt_boxes, gt_classes, num_classes)
-    order = (~kept).byte().argsort(stable=True)[:num_kept]
-
-    targets = CenterTargets(
-        heatmap=boxes.new_zeros(len(gt_boxes), num_classes, height, width),
-        image_index=image_index[order],
-        gt_classes=classes[order],
-        cells=cells[order],
-        offset=(center - cells.flip(1))[order],
-        size=size[order],
-        boxes=torch.stack([x, y], dim=2).flatten(1)[order] * stride,
+    return _Objects(
+        order=(~kept).byte().argsort(stable=True)[:num_kept],
+        image_index=image_index,
+        gt_classes=classes,
+        cells=cells,
+        offset=center - cells.flip(1),
+        size=size,
+        boxes=torch.stack([x, y], dim=2).flatten(1) * stride,
+        radius=radius,
+        first=first,
+        last=last,
+        num_cells=num_cells,
+        total=total,
+        num_centers=num_centers,
     )
-    _draw_gaussians(targets, first[order], last[order], radius[order], num_cells[order], total)
-    return targets
 
 
-def _draw_gaussians(targets, first, last, radius, num_cells, total) -> None:
-    """Draw all objects into `targets.heatmap`.
-
-    Args:
-        first, last: (P, 2) int64, y and x of the window's corners, on the map.
-        radius, num_cells: (P,) int64, of the Gaussian, and cells of the window.
-        total: sum of `num_cells`.
-    """
+def _draw_gaussians(targets: CenterTargets, objects: _Objects) -> None:
+    """Draw all objects into `targets.heatmap`."""
+    first, last, radius, num_cells = (
+        x[objects.order] for x in (objects.first, objects.last, objects.radius, objects.num_cells)
+    )
+    total = objects.total
     heatmap, center_index = targets.heatmap.view(-1), targets.center_index
     map_width, window_width = targets.heatmap.shape[3], (last - first + 1)[:, 1]
     factor = -18.0 / (2 * radius + 1).float().square()  # -1 / (2 sigma^2)
@@ -200,6 +266,13 @@ def _draw_gaussians(targets, first, last, radius, num_cells, total) -> None:
 def _flat_index(shape: torch.Size, images: Tensor, classes: Tensor, y: Tensor, x: Tensor) -> Tensor:
     _, num_classes, height, width = shape
     return ((images * num_classes + classes) * height + y) * width + x
+
+
+def _is_first(index: Tensor) -> Tensor:
+    """(P,) whether an element of a sorted tensor differs from the one before it."""
+    first = torch.ones_like(index, dtype=torch.bool)
+    first[1:] = index[1:] != index[:-1]
+    return first
 
 
 def _check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride) -> None:

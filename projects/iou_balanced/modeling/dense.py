@@ -63,7 +63,7 @@ class InjectedLosses:
         on the sizes of the feature maps. See `iou_balanced.modeling.normalizer.whole_batch`.
 
         Returns:
-            A scalar for each normaliser, by the name of its attribute.
+            A scalar for each normaliser, by the name of its attribute; and `class_statistics`.
 
         Raises:
             ValueError: as `forward` in training.
@@ -74,7 +74,22 @@ class InjectedLosses:
         anchors = self.anchor_generator([self.pixel_mean.new_empty(0, 1, *x) for x in sizes])
         gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
         gt_labels = torch.stack(self.label_anchors(anchors, gt_instances)[0])
-        return {"loss_normalizer": self._positive_mask(gt_labels).sum()}
+        gt_classes = [x["instances"].gt_classes for x in batched_inputs]
+        return {
+            "loss_normalizer": self._positive_mask(gt_labels).sum(),
+            **self.class_statistics(gt_classes, gt_labels),
+        }
+
+    def class_statistics(
+        self, gt_classes: list[Tensor], gt_labels: Tensor | list[Tensor]
+    ) -> dict[str, Tensor]:
+        """{"class_balance": what it wants to know of the whole batch}, or {}.
+
+        Arguments as of `iou_balanced.losses.ClassBalance.batch_statistics`.
+        """
+        of_batch = getattr(self.class_balance, "batch_statistics", None)
+        statistics = None if of_batch is None else of_batch(gt_classes, gt_labels)
+        return {} if statistics is None else {"class_balance": statistics}
 
     def feature_sizes(self, batched_inputs: list[dict]) -> list[tuple[int, int]]:
         """(height, width) of each of the head's feature maps for this batch.

@@ -164,8 +164,8 @@ class FoveaBox(InjectedLosses, DenseDetector):
 
     def count_positives(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """See `InjectedLosses.count_positives`."""
-        num_pos = super().count_positives(batched_inputs)["loss_normalizer"]
-        return {"cls_normalizer": num_pos + len(batched_inputs), "loss_normalizer": num_pos}
+        counts = super().count_positives(batched_inputs)
+        return {"cls_normalizer": counts["loss_normalizer"] + len(batched_inputs), **counts}
 
     def losses(
         self,

@@ -2,11 +2,13 @@
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from iou_balanced.losses import ClassBalance
 from iou_balanced.losses.iou_weights import all_reduce_sum
 
 
@@ -107,7 +109,8 @@ def whole_batch(model: nn.Module, micro_batches: Sequence[list[dict]]) -> Iterat
 
     The divisor of a dense detector is known only after the last part, when the gradients of the
     others have been taken; and the losses may have several. So the positives, which do not depend
-    on the weights, are counted first.
+    on the weights, are counted first, and so are the objects of each class where a class weight
+    depends on several images.
 
     Args:
         model: the detector, wrapped for several processes or not. With `count_positives` (see
@@ -119,22 +122,26 @@ def whole_batch(model: nn.Module, micro_batches: Sequence[list[dict]]) -> Iterat
         inverse, because losses of another model are taken for means over its images.
 
     Raises:
-        ValueError: a normaliser knows only batches that come in one.
+        ValueError: a normaliser knows only batches that come in one; or class weights count what
+            the model does not know before the forward pass.
     """
     model = getattr(model, "module", model)
-    if not hasattr(model, "count_positives"):
-        yield 1 / len(micro_batches)
-        return
-    counts = [model.count_positives(x) for x in micro_batches]
+    counts = {}
+    if hasattr(model, "count_positives"):
+        of_parts = [model.count_positives(x) for x in micro_batches]
+        counts = {name: torch.stack([x[name] for x in of_parts]).sum(dim=0) for name in of_parts[0]}
+    modules = {name: getattr(model, name) for name in counts}
+    for name, module in model.named_modules():
+        if isinstance(module, ClassBalance) and name not in modules:
+            gt_classes = [x["instances"].gt_classes for x in chain(*micro_batches)]
+            modules[name], counts[name] = module, module.batch_statistics(gt_classes, None)
     with contextlib.ExitStack() as stack:
-        for name in counts[0]:
-            normalizer = getattr(model, name)
-            if not hasattr(normalizer, "whole_batch"):
+        for name, module in modules.items():
+            if not hasattr(module, "whole_batch"):
                 raise ValueError(
                     f"Expected `{name}` of the model to have `whole_batch`, as LossNormalizer "
                     "has, because the batch comes in several parts, but got "
-                    f"{type(normalizer).__name__}"
+                    f"{type(module).__name__}"
                 )
-            total = torch.stack([count[name] for count in counts]).sum()
-            stack.enter_context(normalizer.whole_batch(total))
-        yield 1.0
+            stack.enter_context(module.whole_batch(counts[name]))
+        yield 1.0 if hasattr(model, "count_positives") else 1 / len(micro_batches)
