@@ -41,6 +41,11 @@ def rows(tool):
             "|Table 1",
         ),
         (
+            "COCO/centernet_R_18_140e_bofl",
+            "CenterNet resnet18|COCO 2017 train / val|512 / original|-|-|-|BOFL, eta 0.8"
+            "|140 epochs|Table 3 (BOFL)",
+        ),
+        (
             "Digits/retinanet_small_iou_balanced",
             "RetinaNet ResNet 24-32-64-128|digits train / val|128|1.5|1.5|3.049|-|5 epochs|-",
         ),
@@ -77,7 +82,7 @@ def rows(tool):
         ),
         (
             "COCO/centernet_DLA_34_140e_bofl",
-            "CenterNet dla34|COCO 2017 train / val|512|-|-|-|BOFL, eta 0.8|140 epochs"
+            "CenterNet dla34|COCO 2017 train / val|512 / original|-|-|-|BOFL, eta 0.8|140 epochs"
             "|Table 3 (BOFL)",
         ),
         (

@@ -1,9 +1,10 @@
 #!/usr/bin/env python
-"""CenterNet's training step and inference against its network alone, interleaved in one run.
+"""What targets, losses and decoding take of CenterNet's training step and inference.
 
-The network alone is backbone, neck and heads on the same images, forward and backward from the sum
-of their outputs. What a step takes beyond that is targets and losses; what inference takes beyond
-it is decoding. Seconds depend on the machine and its load; the shares are what to quote.
+The parts are timed by themselves, interleaved in one run: the network (backbone, neck and heads,
+forward and backward); targets and losses on its predictions, with their gradient; decoding; and
+the counting that gradient accumulation adds. The share is that of the part in the sum of it and
+the network. Milliseconds depend on the machine and its load; the shares are what to quote.
 """
 
 import argparse
@@ -16,6 +17,9 @@ from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from tabulate import tabulate
+
+from iou_balanced.losses import ClassBalance
+from iou_balanced.modeling.centernet_head import CenterNetPredictions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs/COCO"
 
@@ -34,64 +38,80 @@ def make_batch(images: int, size: int, objects: int, num_classes: int) -> list[d
     return batch
 
 
-def run_network(model, batch):
-    images = model.preprocess_image(batch)
-    features = model.backbone(images.tensor)
-    return model.head([features[name] for name in model.head_in_features])
+class Parts:
+    """The parts of a step, each by itself; predictions and gradients are those of a real step."""
+
+    def __init__(self, model, batch):
+        self.model, self.batch = model, batch
+        self.images = model.preprocess_image(batch)
+        self.size = tuple(self.images.tensor.shape[-2:])
+        self.predictions = [x.detach().requires_grad_() for x in self.network()]
+        self.objects = [x["instances"].to(model.device) for x in batch]
+        model._gt_classes = [x["instances"].gt_classes for x in batch]  # `forward` would set them
+        self.targets_and_losses()
+        self.gradients = [x.grad for x in self.predictions]
+
+    def network(self):
+        features = self.model.backbone(self.images.tensor)
+        return self.model.head([features[name] for name in self.model.head_in_features])
+
+    def network_and_gradient(self):
+        torch.autograd.backward(self.network(), self.gradients)
+
+    def targets_and_losses(self):
+        predictions = CenterNetPredictions(*self.predictions)
+        losses = self.model.forward_training(self.images, [], predictions, self.objects)
+        sum(losses.values()).backward()
+
+    def count(self):
+        self.model.count_positives(self.batch)
+
+    @torch.no_grad()
+    def inference_network(self):
+        self.network()
+
+    @torch.no_grad()
+    def decode(self):
+        self.model.forward_inference(self.images, [], CenterNetPredictions(*self.predictions))
 
 
-def train_network(model, batch) -> None:
-    sum(x.sum() for x in run_network(model, batch)).backward()
-
-
-def train_step(model, batch) -> None:
-    sum(model(batch).values()).backward()
-
-
-@torch.no_grad()
-def infer_network(model, batch) -> None:
-    run_network(model, batch)
-
-
-@torch.no_grad()
-def infer(model, batch) -> None:
-    model(batch)
-
-
-def seconds(function, model, batch, device: str) -> float:
+def milliseconds(function, model, device: str) -> float:
     model.zero_grad(set_to_none=True)
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
-    function(model, batch)
+    function()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) * 1e3
 
 
 def benchmark(name: str, args) -> list[list]:
     torch.manual_seed(0)
     model = instantiate(LazyConfig.load(str(CONFIGS / f"{name}.py")).model).to(args.device)
-    model.canvas = None  # images of the fixed size are given
     for module in model.modules():
-        if hasattr(module, "set_class_counts"):
+        if isinstance(module, ClassBalance):
             module.set_class_counts(range(1, model.num_classes + 1))
             module.set_iteration(139, 140)
-    batch = make_batch(args.images, args.size, args.objects, model.num_classes)
+    parts = Parts(model.train(), make_batch(args.images, args.size, args.objects, 80))
+    pairs = {  # what is timed, and the network that it is compared with
+        "targets and losses": (parts.targets_and_losses, parts.network_and_gradient, True),
+        "counting for accumulation": (parts.count, parts.network_and_gradient, True),
+        "decoding": (parts.decode, parts.inference_network, False),
+    }
+    times = {}
+    for repeat in range(args.repeats + 1):
+        for *functions, training in pairs.values():  # interleaved: a busy machine slows all
+            model.train(training)
+            for function in functions:
+                value = milliseconds(function, model, args.device)
+                if repeat:  # the first one warms up
+                    times.setdefault(function, []).append(value)
+    medians = {function: statistics.median(x) for function, x in times.items()}
     rows = []
-    for task, alone, whole in (
-        ("training step", train_network, train_step),
-        ("inference", infer_network, infer),
-    ):
-        model.train(task == "training step")
-        times = {alone: [], whole: []}
-        for repeat in range(args.repeats + 1):
-            for function, found in times.items():  # interleaved: a busy machine slows both
-                second = seconds(function, model, batch, args.device)
-                if repeat:
-                    found.append(second)
-        network, full = (statistics.median(x) for x in times.values())
-        rows.append([name, task, full * 1e3, network * 1e3, 100 * (full - network) / full])
+    for part, (function, network, _) in pairs.items():
+        share = 100 * medians[function] / (medians[function] + medians[network])
+        rows.append([name, part, medians[function], medians[network], share])
     return rows
 
 
@@ -111,8 +131,8 @@ def main() -> None:
         f"{args.images} images of {args.size} px, {args.objects} objects each, {args.device}, "
         f"torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
-    headers = ["config", "", "ms", "network alone", "beyond it, %"]
-    print(tabulate(rows, headers=headers, floatfmt=("", "", ".0f", ".0f", ".1f")))
+    headers = ["config", "part", "ms", "network, ms", "share, %"]
+    print(tabulate(rows, headers=headers, floatfmt=("", "", ".1f", ".0f", ".2f")))
 
 
 if __name__ == "__main__":

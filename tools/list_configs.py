@@ -141,7 +141,10 @@ def _split(names) -> list[str]:
 
 
 def _scale(cfg: DictConfig) -> str | None:
-    """[short edge, long edge] of the training images, or their side, in pixels."""
+    """[short edge, long edge] of the training images, or their side, in pixels.
+
+    After a slash that of the test images, where it is not of the same kind.
+    """
     for augmentation in cfg.dataloader.train.mapper.augmentations:
         if "short_edge_length" in augmentation:
             edge = augmentation.short_edge_length
@@ -150,7 +153,8 @@ def _scale(cfg: DictConfig) -> str | None:
         if "shape" in augmentation:
             return str(augmentation.shape[0])
         if "size" in augmentation:  # CenterNet's crops
-            return str(augmentation.size[0])
+            padded = not cfg.model.canvas.get("size")  # testing at the image's own resolution
+            return f"{augmentation.size[0]} / original" if padded else str(augmentation.size[0])
     names = cfg.dataloader.train.dataset.names
     return names.get("image_size") if isinstance(names, DictConfig) else None
 

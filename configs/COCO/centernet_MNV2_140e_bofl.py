@@ -1,6 +1,6 @@
 """CenterNet MNV2 with balance-oriented focal loss.
 
-Tables 1, 2, 4, 5, 6, 7, 8 and 10 of "Balance-Oriented Focal Loss".
+Tables 1, 2, 4, 5, 6, 7, 8, 10 and 11 of "Balance-Oriented Focal Loss".
 """
 
 from iou_balanced import balance

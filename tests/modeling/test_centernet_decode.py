@@ -45,6 +45,19 @@ def test_boxes_and_scores_are_not_clipped():
     assert boxes.tolist() == [[[-20, 4, 20, -4]]] and scores.tolist() == [[1.5]]
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 17, 12), (1, 2, 1, 9), (2, 1, 5, 1), (1, 1, 1, 1)])
+def test_peaks_are_those_of_max_pooling(shape):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).mul(3).round().sigmoid()
+    heatmap = values.clone().requires_grad_()  # as of a model in testing without `no_grad`
+    scores, classes, cells = find_peaks(heatmap, topk=values[0].numel())
+    assert torch.equal(heatmap, values)
+    found = torch.zeros_like(values)
+    images = torch.arange(len(values))[:, None].expand_as(classes)
+    found[images, classes, cells[..., 0], cells[..., 1]] = scores.detach()
+    highest = torch.nn.functional.max_pool2d(values, 3, stride=1, padding=1)
+    assert torch.equal(found, torch.where(values == highest, values, 0))
+
+
 def test_peaks_of_plateaus_and_of_each_class():
     scores, _, _ = maps(
         [

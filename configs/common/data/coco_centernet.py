@@ -11,7 +11,8 @@ from iou_balanced.data import ColorJitter, RandomCenterScale
 from .coco import dataloader, datasets
 
 # Section 5 of arXiv 1904.07850 and its authors' code. Detectron2's own mapper drops the boxes that
-# lie outside of the crop.
+# lie outside of the crop, and crowds (some 10,000 of the 860,000), which the authors train on as on
+# single objects.
 dataloader.train.mapper.augmentations = [
     L(RandomCenterScale)(
         size=(512, 512), scales=(0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3), border=128
