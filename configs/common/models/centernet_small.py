@@ -3,9 +3,8 @@
 from detectron2.config import LazyCall as L
 
 from iou_balanced.backbones import DLAUpNeck
-from iou_balanced.losses import PenaltyReducedFocalLoss, SmoothL1Loss
-from iou_balanced.modeling import CenterBoxTransform, CenterNet, CenterNetHead, LossNormalizer
 
+from .centernet import model
 from .retinanet_small import model as _retinanet
 
 # The backbone of the small RetinaNet up to stride 16, because objects are smaller than a cell of
@@ -14,18 +13,8 @@ from .retinanet_small import model as _retinanet
 _bottom_up = _retinanet.backbone.bottom_up
 _bottom_up.stages = _bottom_up.stages[:3]
 _maps = _bottom_up.out_features = ["res2", "res3", "res4"]
-model = L(CenterNet)(
-    backbone=L(DLAUpNeck)(bottom_up=_bottom_up, in_features=_maps, deformable=False),
-    head=L(CenterNetHead)(in_channels=24, num_classes="${..num_classes}", head_channels=64),
-    num_classes=80,
-    box2box_transform=L(CenterBoxTransform)(weights=[0.5, 0.5, 0.05, 0.05]),
-    cls_loss=L(PenaltyReducedFocalLoss)(alpha=2.0, beta=4.0),
-    box_loss=L(SmoothL1Loss)(beta=0.0),  # L1
-    loss_normalizer=L(LossNormalizer)(momentum=0.0, initial=None, across_processes=True),
-    test_score_thresh=0.0,
-    max_detections_per_image=100,
-    flip_test=False,
-    pixel_mean=_retinanet.pixel_mean,
-    pixel_std=_retinanet.pixel_std,
-    input_format="BGR",
-)
+model.backbone = L(DLAUpNeck)(bottom_up=_bottom_up, in_features=_maps, deformable=False)
+model.head.in_channels = 24
+model.canvas = None  # test images as they are
+model.pixel_mean, model.pixel_std = _retinanet.pixel_mean, _retinanet.pixel_std
+model.input_format = "BGR"
