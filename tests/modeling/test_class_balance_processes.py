@@ -3,6 +3,7 @@
 import pytest
 import torch
 from detectron2.config import LazyCall as L
+from torch import nn
 
 from iou_balanced import balance
 from iou_balanced.losses import BalanceOriented
@@ -10,9 +11,10 @@ from iou_balanced.losses import BalanceOriented
 from ..processes import run_in_two_processes
 from .detector_mixin import BOXES, CLASSES, build, gradients, make_input, small_retinanet
 from .detector_mixin import training_step as step
+from .test_centernet import small_centernet
 from .test_fcos import small_fcos
 
-MODELS = {"retinanet": small_retinanet, "fcos": small_fcos}
+MODELS = {"retinanet": small_retinanet, "fcos": small_fcos, "centernet": small_centernet}
 # The objects of each process's image; those of an image may be none.
 BATCHES = {
     "both": [(BOXES, CLASSES), (BOXES[:2], [2, 2])],
@@ -27,6 +29,9 @@ def run(name, batch, ranks):
     )
     config = balance(MODELS[name](), eta=1.5, lam=1.5, weight=1.0, class_balance=weights)
     model = build(config)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # its statistics would be those of a process
     images = []
     for rank in ranks:
         torch.manual_seed(rank)

@@ -5,6 +5,7 @@ different centres of them.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from iou_balanced.losses import PenaltyReducedFocalLoss, SmoothL1Loss
 from iou_balanced.losses.checks import upcast
 
+from .centernet_box_transform import CenterBoxTransform
 from .centernet_decode import decode, merge_flipped, values_at
 from .centernet_head import CenterNetPredictions
 from .centernet_targets import CenterTargets, center_targets, count_centers
@@ -29,45 +31,6 @@ from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
 from .positives import Positives, call_loss, needs_pos_iou, regression_loss
 from .state import warn_if_state_was_lost
-
-
-class CenterBoxTransform:
-    """Boxes as CenterNet predicts them: the centre's offset in its cell, and the size, in cells.
-
-    Args:
-        weights: of offset x, y, width and height, which multiply predictions and targets alike.
-            The default is the published one: 1 and 0.1, each over the two coordinates of offset
-            and size (the authors' loss is the mean over both).
-    """
-
-    def __init__(self, *, weights: Sequence[float] = (0.5, 0.5, 0.05, 0.05)):
-        self.weights = tuple(float(w) for w in weights)
-        if len(self.weights) != 4 or not all(w > 0 for w in self.weights):
-            raise ValueError(
-                f"Expected argument `weights` to be four positive numbers, but got {weights}"
-            )
-
-    def get_deltas(self, cells: Tensor, boxes: Tensor) -> Tensor:
-        """(P, 4) weighted offset and size of boxes (P, 4) with their centre in cells (P, 4).
-
-        Args:
-            cells: XYXY in pixels, squares of the output's stride.
-            boxes: XYXY in pixels.
-        """
-        stride = cells[:, 2:] - cells[:, :2]
-        offset = ((boxes[:, :2] + boxes[:, 2:]) / 2 - cells[:, :2]) / stride
-        size = (boxes[:, 2:] - boxes[:, :2]) / stride
-        return torch.cat([offset, size], dim=1) * boxes.new_tensor(self.weights)
-
-    def apply_deltas(self, deltas: Tensor, cells: Tensor) -> Tensor:
-        """(P, 4) boxes in pixels; the inverse of `get_deltas`."""
-        stride = cells[:, 2:] - cells[:, :2]
-        offset, size = (deltas / deltas.new_tensor(self.weights)).split(2, dim=1)
-        center, half = cells[:, :2] + offset * stride, size * stride / 2
-        return torch.cat([center - half, center + half], dim=1)
-
-    def __repr__(self) -> str:
-        return f"CenterBoxTransform(weights={self.weights})"
 
 
 @META_ARCH_REGISTRY.register()
@@ -243,7 +206,7 @@ class CenterNet(InjectedLosses, DenseDetector):
             for x in (predictions.offset, predictions.size)
         ]
         deltas = upcast(torch.cat(at, dim=1))
-        deltas = deltas * deltas.new_tensor(self.box2box_transform.weights)
+        deltas = deltas * self.box2box_transform.weights_like(deltas)
         positives = Positives(deltas, torch.cat([corner, corner + self.stride], 1), targets.boxes)
         loss_box_reg, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives
@@ -280,6 +243,11 @@ class CenterNet(InjectedLosses, DenseDetector):
             mirrored = self.head([mirrored[f] for f in self.head_in_features])
             mirrored = (mirrored.heatmap.float().sigmoid(), mirrored.offset, mirrored.size)
             maps = merge_flipped(*(torch.cat(pair) for pair in zip(maps, mirrored, strict=True)))
+        # What the batch's padding shows is nobody's, and would take places among the best.
+        scores = maps[0]
+        for i, (height, width) in enumerate(images.image_sizes):
+            scores[i, :, math.ceil(height / self.stride) :] = 0
+            scores[i, :, :, math.ceil(width / self.stride) :] = 0
         boxes, scores, classes = decode(*maps, self.max_detections_per_image, self.stride)
         results = []
         for i, image_size in enumerate(images.image_sizes):
