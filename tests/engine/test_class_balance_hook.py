@@ -7,7 +7,7 @@ from torch import nn
 
 from iou_balanced.data import ClassCounts
 from iou_balanced.engine import ClassBalanceHook, UserError
-from iou_balanced.engine.class_balance import config_key
+from iou_balanced.engine.class_balance import lazy_config_key
 from iou_balanced.losses import (
     BalanceOriented,
     ClassBalanced,
@@ -98,11 +98,11 @@ class TestOwnTrainer:
 
 
 def test_keys_of_the_config():
-    assert config_key("class_balance") == "model.class_balance"
-    assert config_key("roi_heads.box_predictor.class_balance") == (
+    assert lazy_config_key("class_balance") == "model.class_balance"
+    assert lazy_config_key("roi_heads.box_predictor.class_balance") == (
         "model.roi_heads.box_predictor.class_balance"
     )
     # The stages of a cascade are a list of another name in the config.
-    assert config_key("roi_heads.box_predictor.2.class_balance") == (
+    assert lazy_config_key("roi_heads.box_predictor.2.class_balance") == (
         "model.roi_heads.box_predictors.2.class_balance"
     )

@@ -31,6 +31,7 @@ from .detector_mixin import build, check_finite, make_input, training_step
 from .foveabox_models import small_foveabox
 from .rcnn_models import small_cascade_mask_rcnn, small_faster_rcnn, small_mask_rcnn
 from .ssd_models import small_ssd
+from .test_centernet import small_centernet
 
 RCNNS = {"faster": small_faster_rcnn, "mask": small_mask_rcnn, "cascade": small_cascade_mask_rcnn}
 
@@ -191,6 +192,21 @@ def test_foveabox_keeps_its_focal_loss():
     assert model._target_ is FoveaBox
     assert (model.cls_loss.alpha, model.cls_loss.gamma, model.cls_loss.eta) == (0.4, 1.5, 1.5)
     assert (model.box_loss.beta, model.box_loss.weight) == (0.11, "auto")
+
+
+def test_centernet_whose_first_boxes_overlap_nothing():
+    """A w_loc measured with them would be in the thousands: Eq. 7, unless one asks for it."""
+    config = balance(small_centernet())
+    assert (config.box_loss.lam, config.box_loss.weight) == (1.5, 1.0)
+    assert config.box_loss.normalize is True and config.box_loss.beta == 0
+    x = [make_input()]
+    model = build(config)
+    losses, plain = training_step(model, x), training_step(build(small_centernet()), x)
+    assert losses["loss_box_reg"].item() == pytest.approx(plain["loss_box_reg"].item(), rel=1e-4)
+    measured = balance(small_centernet(), weight="auto").box_loss
+    assert (measured.weight, measured.normalize) == ("auto", False)
+    given = balance(small_centernet(), weight=2.0).box_loss
+    assert (given.weight, given.normalize) == (2.0, False)
 
 
 @pytest.mark.parametrize("make, beta", [(small_ssd, 1.0), (small_foveabox, 0.11)])

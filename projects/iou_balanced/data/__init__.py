@@ -6,6 +6,7 @@ Each returns the name of the data set, so that a LazyConfig can have the call wh
 
 from .affine import CenterFit, CenterPad, RandomCenterScale
 from .augmentations import MinIoURandomCrop, RandomExpand
+from .centernet_yaml import centernet_augmentations
 from .cityscapes import export_cityscapes, register_cityscapes
 from .class_counts import ClassCounts, warn_extreme
 from .coco_json import register_coco_json
@@ -34,6 +35,7 @@ __all__ = [
     "PhotometricDistortion",
     "RandomCenterScale",
     "RandomExpand",
+    "centernet_augmentations",
     "export_cityscapes",
     "generate_digits",
     "register_cityscapes",

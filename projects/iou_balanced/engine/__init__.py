@@ -6,7 +6,8 @@ from .errors import UserError
 from .hooks import BestCheckpointer, ResumeStateHook
 from .launch import launch
 from .train import do_test, do_train, main
-from .trainer import BalancedDefaultTrainer, Trainer
+from .trainer import Trainer
+from .yaml_trainer import BalancedDefaultTrainer
 
 __all__ = [
     "BalancedDefaultTrainer",

@@ -3,7 +3,8 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from detectron2.data import MetadataCatalog
@@ -26,6 +27,15 @@ def class_balances(model: nn.Module) -> dict[str, ClassBalance]:
     return {name: x for name, x in model.named_modules() if isinstance(x, ClassBalance)}
 
 
+def lazy_config_key(name: str, argument: str = "") -> str:
+    """The key of a module's argument, or of the module itself, in a LazyConfig.
+
+    The stages of a cascade are a list of another name there.
+    """
+    key = re.sub(r"\bbox_predictor\.(?=\d)", "box_predictors.", f"model.{name}")
+    return f"{key}.{argument}" if argument else key
+
+
 class ClassBalanceHook(HookBase):
     """Tells every `ClassBalance` of a model the iteration, and logs the weights in force.
 
@@ -40,20 +50,27 @@ class ClassBalanceHook(HookBase):
         model: of the trainer, wrapped for several processes or not.
         class_counts: of the training set; None where the modules have their counts already.
         period: in iterations.
+        config_key: called with a module's name and one of its arguments; returns the key of the
+            config that messages are to name.
 
     Raises:
         UserError: a module has no counts, or none of a class and no floor.
     """
 
     def __init__(
-        self, model: nn.Module, class_counts: ClassCounts | None = None, *, period: int = 20
+        self,
+        model: nn.Module,
+        class_counts: ClassCounts | None = None,
+        *,
+        period: int = 20,
+        config_key: Callable[[str, str], str] = lazy_config_key,
     ):
         self._modules = class_balances(getattr(model, "module", model))
-        self._period = period
+        self._period, self._config_key = period, config_key
         self._counts = class_counts
         self._names = None if class_counts is None else class_counts.class_names
         for name, module in self._modules.items():
-            _give_counts(name, module, class_counts)
+            _give_counts(partial(config_key, name), module, class_counts)
 
     def before_train(self) -> None:
         tables = set()  # the stages of a cascade have the same one
@@ -62,7 +79,8 @@ class ClassBalanceHook(HookBase):
             text = _describe(module, self._counts, weights)
             if text not in tables:
                 logger.info("Class weights of %s at the end of the training:\n%s", name, text)
-                _warn(name, module, weights, self._class_names(len(weights)))
+                key = self._config_key(name, "intensity")
+                _warn(key, module, weights, self._class_names(len(weights)))
             tables.add(text)
 
     def before_step(self) -> None:
@@ -95,32 +113,28 @@ class ClassBalanceHook(HookBase):
         return [*names, "background"][:columns]
 
 
-def config_key(name: str) -> str:
-    """The config's key of a module: the stages of a cascade are a list of another name there."""
-    return re.sub(r"\bbox_predictor\.(?=\d)", "box_predictors.", f"model.{name}")
-
-
-def _give_counts(name: str, module: ClassBalance, counts: ClassCounts | None) -> None:
+def _give_counts(
+    key: Callable[[str], str], module: ClassBalance, counts: ClassCounts | None
+) -> None:
     if module.class_counts is not None or module.image_counts is not None:
         return  # given by hand
-    key = config_key(name)
     if counts is None:
         raise UserError(
-            f"{key} needs the class counts of the training set, which cannot be had from "
+            f"{key('')} needs the class counts of the training set, which cannot be had from "
             "dataloader.train: it has no `dataset` that is a list of images. Give them, "
-            f"{key}.class_counts=[...] (image_counts for Equalization)"
+            f"{key('class_counts')}=[...] (image_counts for Equalization)"
         )
     absent = [n for n, k in zip(counts.class_names, counts.instances, strict=True) if not k]
     if absent and getattr(module, "floor", 0) is None:
         raise UserError(
             f"data set {counts.name}: no instance of {', '.join(map(repr, absent))}, so that the "
             "class weight would be infinite: leave the class out, or give "
-            f"{key}.floor=1, a number of instances that such a class counts as having"
+            f"{key('floor')}=1, a number of instances that such a class counts as having"
         )
     try:
         module.set_class_counts(counts.instances, counts.images, counts.class_names)
     except ValueError as e:
-        raise UserError(f"{key}, data set {counts.name}: {e}") from e
+        raise UserError(f"{key('')}, data set {counts.name}: {e}") from e
 
 
 def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[float]) -> str:
@@ -129,13 +143,13 @@ def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[fl
     return counts.table(module.alpha.tolist(), weights)
 
 
-def _warn(name: str, module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
+def _warn(key: str, module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
     # With an intensity in the config, it is the weights after it that count.
     if not warn_extreme(weights, names):
         return
     text = warn_extreme(module.alpha.tolist(), names, instances=module.class_counts)
     if text is not None:
-        logger.warning("%s Override: %s.intensity=...", text, config_key(name))
+        logger.warning("%s Override: %s=...", text, key)
 
 
 def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:

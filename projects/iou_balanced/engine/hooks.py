@@ -10,7 +10,7 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils.file_io import PathManager
 from torch.nn.parallel import DistributedDataParallel
 
-from .class_balance import config_key
+from .class_balance import lazy_config_key
 from .errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class ResumeStateHook(HookBase):
                 try:
                     module.load_resume_state_dict(state_dict[name])
                 except ValueError as e:
-                    raise UserError(f"{config_key(name)}: {e}") from e
+                    raise UserError(f"{lazy_config_key(name)}: {e}") from e
             else:
                 logger.warning("The checkpoint has no state of %s: it starts afresh", name)
 

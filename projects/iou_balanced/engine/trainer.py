@@ -9,12 +9,11 @@ from collections.abc import Callable
 from itertools import chain
 
 import torch
-from detectron2.engine import DefaultTrainer, SimpleTrainer
+from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 
 from iou_balanced.modeling.normalizer import whole_batch
 
-from .hooks import ResumeStateHook
 from .part_storage import mean_of_parts
 
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -186,10 +185,3 @@ class Trainer(SimpleTrainer):
         # A checkpoint of a run without AMP has no scale to go on with.
         if self.grad_scaler is not None and state_dict.get("grad_scaler"):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-
-
-class BalancedDefaultTrainer(DefaultTrainer):
-    """Detectron2's trainer for yaml configs, whose checkpoints keep the losses' state too."""
-
-    def build_hooks(self) -> list:
-        return [ResumeStateHook(self.model), *super().build_hooks()]

@@ -3,6 +3,7 @@
 from .centernet import CenterBoxTransform, CenterNet
 from .centernet_head import CenterNetHead
 from .centernet_yacs import add_centernet_config
+from .class_balance_yacs import add_class_balance_config
 from .convert import balance
 from .default_boxes import DefaultBoxGenerator, match_default_boxes, ssd_box_sizes
 from .fast_rcnn import BalancedFastRCNNOutputLayers
@@ -36,6 +37,7 @@ __all__ = [
     "LossNormalizer",
     "SSDHead",
     "add_centernet_config",
+    "add_class_balance_config",
     "add_iou_balanced_config",
     "balance",
     "match_default_boxes",

@@ -51,6 +51,9 @@ class _Recipe(NamedTuple):
     """Of the class, where the config says nothing."""
     normalizer_start: float | None = None
     """Detectron2's first value of the moving average; None where there is no such argument."""
+    starts_apart: bool = False
+    """Whether the first boxes overlap nothing, so that a measured w_loc would be in the thousands:
+    then Eq. 7 where the caller leaves the weight to us."""
 
 
 _FOCAL_025 = {"alpha": 0.25, "gamma": 2.0}
@@ -65,7 +68,8 @@ _FOVEABOX = _Recipe(
     FoveaBox, FOCAL, {"alpha": 0.4, "gamma": 1.5}, "smooth_l1", 1.5, None, own_beta=0.11
 )
 _CENTERNET = _Recipe(
-    CenterNet, PENALTY_REDUCED, {"alpha": 2.0, "beta": 4.0}, "smooth_l1", 1.5, None
+    *(CenterNet, PENALTY_REDUCED, {"alpha": 2.0, "beta": 4.0}, "smooth_l1", 1.5, None),
+    starts_apart=True,
 )
 _FAST_RCNN = _Recipe(
     BalancedFastRCNNOutputLayers, CROSS_ENTROPY, {"reduction": "sum"}, "smooth_l1", 1.3, 1.0
@@ -109,17 +113,17 @@ def balance(
         eta: exponent of the IoU in the classification loss (Eq. 4); None leaves it plain.
             "paper": 1.5, and 1.3 for the R-CNNs.
         lam: exponent in the localization loss (Eq. 6); None leaves it plain. "paper": 1.5.
-        weight: w_loc (Eq. 6), a number or "auto". "paper": "auto" for smooth L1, 1 for losses of
-            boxes (GIoU, DIoU, CIoU).
+        weight: w_loc (Eq. 6), a number or "auto". "paper": "auto" for smooth L1, 1 for CenterNet
+            and losses of boxes (GIoU, DIoU, CIoU).
         beta: of smooth L1. None keeps the config's own; "paper" is the one for which lambda and
             w_loc were tuned: 0.111 for RetinaNet and 1 for the R-CNNs, whose stock configs have 0
             (L1), and the config's own for the others and where lam is None. Other box losses have
             none.
         normalize: Eq. 7 instead of Eq. 6. A `weight` of "auto" or "paper" is 1 then, because Eq. 7
-            keeps every sum. None: Eq. 7 for losses of boxes where `weight` is "paper". The boxes
-            that FCOS starts with overlap nothing: iou^lam alone leaves its box branch without
-            gradient for hundreds of iterations, and a w_loc that kept the first sum would be in
-            the thousands.
+            keeps every sum. None: Eq. 7 for CenterNet and losses of boxes where `weight` is
+            "paper". The boxes that CenterNet and FCOS start with overlap nothing: iou^lam alone
+            leaves the box branch without gradient for hundreds of iterations, and a w_loc that kept
+            the first sum would be in the thousands.
         across_processes: take the normaliser and all sums over all processes.
         rpn: balance the RPN of an R-CNN too; its w_loc is measured, whatever `weight` is.
         class_balance: a LazyCall such as `L(BalanceOriented)(schedule=None)`, which weighs the
@@ -282,7 +286,7 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
     if lam is not None:
         weight, normalize = change.weight, change.normalize
         if normalize is None:
-            normalize = weight == PAPER and family.plain.on_boxes
+            normalize = weight == PAPER and (family.plain.on_boxes or recipe.starts_apart)
         if weight == PAPER or (weight == "auto" and normalize):
             weight = 1.0 if normalize or family.plain.on_boxes else "auto"
         arguments = {

@@ -6,6 +6,7 @@ from torch import nn
 
 from iou_balanced.losses import SigmoidFocalLoss, SmoothL1Loss
 
+from .class_balance_yacs import class_balance_from_config
 from .dense import InjectedLosses
 from .normalizer import LossNormalizer
 from .yacs import losses_from_config
@@ -85,4 +86,5 @@ class BalancedRetinaNet(InjectedLosses, RetinaNet):
         alpha, gamma = ret.pop("focal_loss_alpha"), ret.pop("focal_loss_gamma")
         beta, loss_type = ret.pop("smooth_l1_beta"), ret.pop("box_reg_loss_type")
         ret.update(losses_from_config(cfg, alpha=alpha, gamma=gamma, beta=beta, kind=loss_type))
+        ret["class_balance"] = class_balance_from_config(cfg, ret["num_classes"])
         return ret

@@ -1,27 +1,31 @@
 """Config keys for yaml (yacs) users."""
 
 from detectron2.config import CfgNode
+from torch import nn
 
-from iou_balanced.losses import IoUBalancedFocalLoss
-
-from .families import box_family
+from .families import FOCAL, Family, box_family
 from .normalizer import LossNormalizer
 
 
 def add_iou_balanced_config(cfg: CfgNode) -> None:
     """Add the keys of `MODEL.IOU_BALANCED` to Detectron2's config.
 
-    `MODEL.META_ARCHITECTURE: BalancedRetinaNet` reads them; focal loss's alpha and gamma and
+    `MODEL.META_ARCHITECTURE: BalancedRetinaNet` needs them; focal loss's alpha and gamma and
     smooth L1's beta come from `MODEL.RETINANET`, as in the stock detector. Set
     `MODEL.RETINANET.SMOOTH_L1_LOSS_BETA` to the paper's 0.11, for which its lambda and w_loc were
     tuned: the model zoo's configs have 0, which is L1.
+
+    `MODEL.META_ARCHITECTURE: CenterNet` reads them too, and has plain losses without them. Its
+    first boxes overlap nothing, so that there is no sensible w_loc to be measured: LOC_WEIGHT None
+    is Eq. 7 there, as in `iou_balanced.balance`.
     """
     node = CfgNode()
     # eta of Eq. 4; 0.0 is the plain classification loss.
     node.CLS_ETA = 1.5
     # lambda of Eq. 6; 0.0 is the plain localization loss, times LOC_WEIGHT.
     node.LOC_LAMBDA = 1.5
-    # w_loc of Eq. 6: a number, or None to measure it at the first iteration ("auto").
+    # w_loc of Eq. 6: a number, or None to measure it at the first iteration ("auto"); for CenterNet
+    # None is Eq. 7.
     node.LOC_WEIGHT = None
     # Eq. 7 instead of Eq. 6; LOC_WEIGHT has to be a number then, usually 1.
     node.LOC_NORMALIZE = False
@@ -30,8 +34,46 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
     cfg.MODEL.IOU_BALANCED = node
 
 
+def make_losses(
+    node: CfgNode | None,
+    *,
+    cls_family: Family,
+    cls_arguments: dict,
+    box_family: Family,
+    box_arguments: dict,
+    measure: bool = True,
+) -> dict[str, nn.Module]:
+    """The two losses of a detector, by `MODEL.IOU_BALANCED`, or plain where the config lacks it.
+
+    An exponent of 0 gives the plain loss too, for boxes unless there is a w_loc to multiply it by.
+
+    Args:
+        measure: whether a w_loc that is left out is measured; else it is Eq. 7 then.
+    """
+    eta, lam, weight = 0.0, 0.0, None
+    if node is not None:
+        eta, lam, weight = node.CLS_ETA, node.LOC_LAMBDA, node.LOC_WEIGHT
+    cls_loss, box_loss = cls_family.plain, box_family.plain
+    if eta != 0:
+        cls_loss = cls_family.balanced
+        cls_arguments = {**cls_arguments, "eta": eta, "across_processes": node.ACROSS_PROCESSES}
+    if lam != 0 or weight not in (None, 1):
+        box_loss = box_family.balanced
+        normalize = node.LOC_NORMALIZE
+        if weight is None:
+            weight, normalize = ("auto", normalize) if measure else (1.0, True)
+        box_arguments = {
+            **box_arguments,
+            "lam": lam,
+            "weight": weight,
+            "normalize": normalize,
+            "across_processes": node.ACROSS_PROCESSES,
+        }
+    return {"cls_loss": cls_loss(**cls_arguments), "box_loss": box_loss(**box_arguments)}
+
+
 def losses_from_config(cfg: CfgNode, *, alpha, gamma, beta, kind: str) -> dict:
-    """The constructor arguments that `MODEL.IOU_BALANCED` stands for."""
+    """The constructor arguments of `BalancedRetinaNet` that `MODEL.IOU_BALANCED` stands for."""
     if "IOU_BALANCED" not in cfg.MODEL:
         raise ValueError(
             "The config has no MODEL.IOU_BALANCED: call "
@@ -39,17 +81,11 @@ def losses_from_config(cfg: CfgNode, *, alpha, gamma, beta, kind: str) -> dict:
         )
     family = box_family(kind, "MODEL.RETINANET.BBOX_REG_LOSS_TYPE")
     node = cfg.MODEL.IOU_BALANCED
-    across = node.ACROSS_PROCESSES
-    return {
-        "cls_loss": IoUBalancedFocalLoss(
-            eta=node.CLS_ETA, alpha=alpha, gamma=gamma, across_processes=across
-        ),
-        "box_loss": family.balanced(
-            lam=node.LOC_LAMBDA,
-            weight="auto" if node.LOC_WEIGHT is None else node.LOC_WEIGHT,
-            **({"beta": beta} if "beta" in family.arguments else {}),
-            normalize=node.LOC_NORMALIZE,
-            across_processes=across,
-        ),
-        "loss_normalizer": LossNormalizer(across_processes=across),
-    }
+    losses = make_losses(
+        node,
+        cls_family=FOCAL,
+        cls_arguments={"alpha": alpha, "gamma": gamma},
+        box_family=family,
+        box_arguments={"beta": beta} if "beta" in family.arguments else {},
+    )
+    return {**losses, "loss_normalizer": LossNormalizer(across_processes=node.ACROSS_PROCESSES)}
