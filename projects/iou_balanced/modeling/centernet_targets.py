@@ -128,19 +128,10 @@ def center_targets(
     Raises:
         ValueError: a shape or dtype is not as above, a box is not finite, or a class not in [0, K).
     """
-    objects = _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride)
-    kept = objects.order
-    targets = CenterTargets(
-        heatmap=objects.boxes.new_zeros(len(gt_boxes), num_classes, *output_size),
-        image_index=objects.image_index[kept],
-        gt_classes=objects.gt_classes[kept],
-        cells=objects.cells[kept],
-        offset=objects.offset[kept],
-        size=objects.size[kept],
-        boxes=objects.boxes[kept],
-        num_centers=objects.num_centers,
-    )
-    _draw_gaussians(targets, objects)
+    objects, windows = _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride)
+    shape = (len(gt_boxes), num_classes, *output_size)
+    targets = CenterTargets(heatmap=objects["boxes"].new_zeros(shape), **objects)
+    _draw_gaussians(targets, windows)
     return targets
 
 
@@ -153,39 +144,29 @@ def count_centers(
     stride: int = 4,
 ) -> tuple[int, int]:
     """P and C of `center_targets`, without its drawing; arguments and errors as there."""
-    objects = _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride)
-    return len(objects.order), objects.num_centers
+    objects, _ = _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride)
+    return len(objects["cells"]), objects["num_centers"]
 
 
-class _Objects(NamedTuple):
-    """Where the G' objects of a batch are on the map; P of them have an area there.
+class _Windows(NamedTuple):
+    """Where the Gaussians of the P objects are.
 
     Attributes:
-        order: (P,) int64, these P among the G'.
-        image_index, gt_classes, cells, offset, size, boxes: (G', ...), see `CenterTargets`.
-        radius: (G',) int64, of the Gaussian.
-        first, last: (G', 2) int64, y and x of its window's corners, on the map.
-        num_cells: (G',) int64, cells of the window, 0 where an object has no area.
+        first, last: (P, 2) int64, y and x of the window's corners, on the map.
+        radius: (P,) int64, of the Gaussian.
+        num_cells: (P,) int64, cells of the window.
         total: sum of `num_cells`.
-        num_centers: C.
     """
 
-    order: Tensor
-    image_index: Tensor
-    gt_classes: Tensor
-    cells: Tensor
-    offset: Tensor
-    size: Tensor
-    boxes: Tensor
-    radius: Tensor
     first: Tensor
     last: Tensor
+    radius: Tensor
     num_cells: Tensor
     total: int
-    num_centers: int
 
 
-def _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride) -> _Objects:
+def _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride) -> tuple[dict, _Windows]:
+    """The attributes of `CenterTargets` but the heat map, and what is to be drawn there."""
     _check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride)
     height, width = output_size
     if len(gt_boxes):
@@ -221,29 +202,23 @@ def _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride) -> _O
     num_kept, total, num_centers, num_bad = numbers.tolist()
     if num_bad:
         _raise_bad_box(gt_boxes, gt_classes, num_classes)
-    return _Objects(
-        order=(~kept).byte().argsort(stable=True)[:num_kept],
-        image_index=image_index,
-        gt_classes=classes,
-        cells=cells,
-        offset=center - cells.flip(1),
-        size=size,
-        boxes=torch.stack([x, y], dim=2).flatten(1) * stride,
-        radius=radius,
-        first=first,
-        last=last,
-        num_cells=num_cells,
-        total=total,
-        num_centers=num_centers,
-    )
+    order = (~kept).byte().argsort(stable=True)[:num_kept]
+    objects = {
+        "image_index": image_index,
+        "gt_classes": classes,
+        "cells": cells,
+        "offset": center - cells.flip(1),
+        "size": size,
+        "boxes": torch.stack([x, y], dim=2).flatten(1) * stride,
+    }
+    objects = {name: values[order] for name, values in objects.items()}
+    windows = _Windows(first[order], last[order], radius[order], num_cells[order], total)
+    return {**objects, "num_centers": num_centers}, windows
 
 
-def _draw_gaussians(targets: CenterTargets, objects: _Objects) -> None:
+def _draw_gaussians(targets: CenterTargets, windows: _Windows) -> None:
     """Draw all objects into `targets.heatmap`."""
-    first, last, radius, num_cells = (
-        x[objects.order] for x in (objects.first, objects.last, objects.radius, objects.num_cells)
-    )
-    total = objects.total
+    first, last, radius, num_cells, total = windows
     heatmap, center_index = targets.heatmap.view(-1), targets.center_index
     map_width, window_width = targets.heatmap.shape[3], (last - first + 1)[:, 1]
     factor = -18.0 / (2 * radius + 1).float().square()  # -1 / (2 sigma^2)
