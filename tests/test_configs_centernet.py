@@ -182,7 +182,8 @@ def test_balance_gives_the_iou_balanced_losses_and_takes_them_back():
     balance(model, eta=1.0)
     assert model.cls_loss._target_ is IoUBalancedPenaltyReducedFocalLoss
     assert (model.cls_loss.eta, model.cls_loss.alpha, model.cls_loss.beta) == (1.0, 2.0, 4.0)
-    assert (model.box_loss.beta, model.box_loss.lam, model.box_loss.weight) == (0.0, 1.5, "auto")
+    assert (model.box_loss.beta, model.box_loss.lam) == (0.0, 1.5)
+    assert (model.box_loss.weight, model.box_loss.normalize) == (1.0, True)  # Eq. 7
     balance(model, eta=None, lam=None)
     assert OmegaConf.to_container(model) == before
     # Where a config leaves them to the class, they are the published ones.

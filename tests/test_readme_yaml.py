@@ -1,39 +1,38 @@
 """The yaml files in the README are what it says they are."""
 
+import contextlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import CfgNode, LazyConfig, get_cfg, instantiate
+from detectron2.config import LazyConfig, instantiate
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 from torch import nn
 
 from iou_balanced.engine import BalancedDefaultTrainer
-from iou_balanced.modeling import (
-    add_centernet_config,
-    add_class_balance_config,
-    add_iou_balanced_config,
-)
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text()
+FILES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+(CODE,) = re.findall(r"```python\n([^`]*my_detector\.yaml[^`]*)```", README)
 
 
-def config(text, *adds):
-    cfg = get_cfg()
-    for add_config in adds:
-        add_config(cfg)
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
-    cfg.MODEL.DEVICE = "meta"
-    return cfg
+def config(text, folder):
+    """What the README's lines of Python make of one of its yaml files."""
+    (folder / "my_detector.yaml").write_text(text)
+    names = {}
+    with contextlib.chdir(folder):
+        exec(CODE, names)
+    names["cfg"].MODEL.DEVICE = "meta"
+    return names["cfg"]
 
 
 @pytest.fixture
-def centernet():
+def centernet(tmp_path):
     (text,) = [x for x in FILES if "CenterNet" in x]
-    return config(text, add_centernet_config, add_class_balance_config)
+    return config(text, tmp_path)
 
 
 @pytest.fixture
@@ -41,9 +40,9 @@ def lazy():
     return LazyConfig.load(str(ROOT / "configs/COCO/centernet_MNV2_140e_bofl.py"))
 
 
-def test_retinanet():
+def test_retinanet(tmp_path):
     (text,) = [x for x in FILES if "RetinaNet" in x]
-    cfg = config(text, add_iou_balanced_config)
+    cfg = config(text, tmp_path)
     cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]

@@ -260,6 +260,20 @@ def test_flip_test_of_a_mirror_image():
     torch.testing.assert_close(first.scores[:20], second.scores[:20], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("in_channels", "`head` to have in_channels=16, as the backbone has, but got 7"),
+        ("num_classes", "`head` to have num_classes=3, as the model has, but got 7"),
+    ],
+)
+def test_a_head_for_another_map_or_other_classes_is_refused(key, message):
+    config = small_centernet()
+    config.head[key] = 7
+    with pytest.raises(ValueError, match=message):
+        build(config)
+
+
 def test_several_maps_are_refused():
     config = small_centernet()
     config.head_in_features = ["p2", "p3"]

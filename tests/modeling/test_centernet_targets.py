@@ -7,11 +7,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from iou_balanced.modeling.centernet_targets import (
-    center_targets,
-    count_centers,
-    gaussian_radius,
-)
+from iou_balanced.modeling import centernet_targets
+from iou_balanced.modeling.centernet_targets import center_targets, count_centers, gaussian_radius
 
 CLASSES = 3
 
@@ -182,8 +179,9 @@ def random_batch(num_images, *, generator, size=(24, 40), stride=4):
     return gt_boxes, gt_classes
 
 
-@pytest.mark.parametrize("stride", [4, 8])
-def test_batch_equals_the_loop(stride):
+@pytest.mark.parametrize(("stride", "at_once"), [(4, 2**20), (8, 2**20), (4, 13)])
+def test_batch_equals_the_loop(stride, at_once, monkeypatch):
+    monkeypatch.setattr(centernet_targets, "_CELLS_AT_ONCE", at_once)
     generator = torch.Generator().manual_seed(stride)
     gt_boxes, gt_classes = random_batch(5, generator=generator, stride=stride)
     before = [x.clone() for x in gt_boxes]

@@ -14,3 +14,4 @@ model.backbone = L(DLAUpNeck)(bottom_up=_bottom_up, in_features=_levels, deforma
 # The head of the authors' DLA-34: wider, offset and size from PyTorch's own initial weights.
 model.head.head_channels, model.head.regression_std = 256, None
 model.canvas = L(CenterPad)(divisor=32)
+# BatchNorm in the head: see centernet_resnet18.py.

@@ -13,6 +13,7 @@ from .imagenet import (
 )
 from .resnext import make_resnext_stages
 from .timm_backbone import TimmBackbone, timm_pixel_stats
+from .timm_images import timm_images_warning
 from .vgg import SSDVGG, VGG16, L2Norm, SSDExtraLayers
 
 __all__ = [
@@ -32,5 +33,6 @@ __all__ = [
     "convert_torch_vgg",
     "make_resnext_stages",
     "register_weights_handler",
+    "timm_images_warning",
     "timm_pixel_stats",
 ]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 import torch
 from detectron2.config import instantiate
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import create_ddp_model, default_setup, default_writers, hooks
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
@@ -21,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from iou_balanced.backbones import register_weights_handler
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
+from .checks import check_config, warn_of_other_images
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .config import accepts, load_config, overridden_keys
 from .errors import UserError, data_errors_as_user_errors
@@ -76,6 +76,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     Raises:
         UserError: the output folder holds another run, or the weights do not fit.
     """
+    warn_of_other_images(cfg)
     model = instantiate(cfg.model).to(cfg.train.device)
     logger.info("Model:\n%s", model)
     optimizer_cfg = cfg.optimizer.copy()
@@ -178,88 +179,6 @@ def main(args) -> dict:
         with open(os.path.join(cfg.train.output_dir, "metrics.json"), "a") as f:
             f.write(json.dumps(record, sort_keys=True) + "\n")
     return results
-
-
-def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
-    """Refuse what would fail later and less clearly.
-
-    Args:
-        eval_only: leaves the training set aside: it need not be on this machine.
-
-    Raises:
-        UserError: no such device; a batch that the processes or micro-batches cannot share; a data
-            set that is not there; or its classes are not as many as the model's.
-    """
-    if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"train.device={cfg.train.device}, but no CUDA device is visible: give "
-            "train.device=cpu, or run python -m iou_balanced.doctor"
-        )
-    _check_batch_size(cfg)
-    for split in ("test",) if eval_only else ("train", "test"):
-        names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
-        if names is None:
-            continue
-        with data_errors_as_user_errors():  # the register functions say what is missing
-            names = instantiate(names)
-        for name in [names] if isinstance(names, str) else names:
-            _check_data_set(name, cfg)
-
-
-def _check_batch_size(cfg: DictConfig) -> None:
-    total, processes = cfg.dataloader.train.get("total_batch_size"), comm.get_world_size()
-    if total and total % processes:
-        raise UserError(
-            f"dataloader.train.total_batch_size={total} cannot be shared by {processes} processes"
-        )
-    steps = cfg.train.accumulation_steps
-    if type(steps) is not int or steps < 1:
-        raise UserError(f"train.accumulation_steps={steps}: give a whole number from 1 on")
-    if steps > 1 and not total:
-        raise UserError(
-            f"train.accumulation_steps={steps} divides dataloader.train.total_batch_size, which "
-            "this config does not have"
-        )
-    if total and total % (processes * steps):
-        among = f"{processes} processes with " if processes > 1 else ""
-        raise UserError(
-            f"dataloader.train.total_batch_size={total} cannot be shared by {among}"
-            f"{steps} micro-batches{' each' if among else ''} (train.accumulation_steps): it has "
-            f"to be a multiple of {processes * steps}"
-        )
-
-
-def _check_data_set(name: str, cfg: DictConfig) -> None:
-    if name not in DatasetCatalog:
-        raise UserError(
-            f"there is no data set {name!r}: give a name of Detectron2's, or a call of one of "
-            "iou_balanced.data's register functions (datasets.train._target_=...)"
-        )
-    metadata = MetadataCatalog.get(name)
-    for key in ("json_file", "image_root"):  # of COCO and what is stored like it
-        path = metadata.get(key)
-        if path is not None and "://" not in str(path) and not os.path.exists(path):
-            hint = ""
-            if name.startswith("coco_2017"):
-                hint = (
-                    " COCO 2017 (train2017.zip, val2017.zip, annotations_trainval2017.zip; for "
-                    "test-dev test2017.zip and image_info_test2017.zip) is at "
-                    "https://cocodataset.org/#download and belongs below the folder coco in "
-                    "$DETECTRON2_DATASETS (default: datasets)."
-                )
-            raise UserError(f"data set {name}: {os.path.abspath(path)} does not exist.{hint}")
-    # Of a dense detector, or of an R-CNN.
-    keys = [k for k in ("num_classes", "roi_heads.num_classes") if OmegaConf.select(cfg.model, k)]
-    classes = metadata.get("thing_classes")
-    if not keys or classes is None:
-        return
-    num_classes = OmegaConf.select(cfg.model, keys[0])
-    if len(classes) != num_classes:
-        raise UserError(
-            f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
-            f"{', ...' if len(classes) > 5 else ''}), but model.{keys[0]}={num_classes}: give "
-            f"model.{keys[0]}={len(classes)}"
-        )
 
 
 def wrap_distributed(model: torch.nn.Module, cfg: DictConfig) -> torch.nn.Module:

@@ -87,7 +87,8 @@ class CenterNet(InjectedLosses, DenseDetector):
             others: see `detectron2.modeling.RetinaNet`.
 
         Raises:
-            ValueError: the backbone gives several maps, or a value is not as above.
+            ValueError: the backbone gives several maps, the head is for other channels or classes,
+                or a value is not as above.
         """
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
@@ -97,7 +98,15 @@ class CenterNet(InjectedLosses, DenseDetector):
                 "Expected argument `head_in_features` to be one map, because CenterNet has one "
                 f"output resolution, but got {list(self.head_in_features)}"
             )
-        self.stride = backbone.output_shape()[self.head_in_features[0]].stride
+        shape = backbone.output_shape()[self.head_in_features[0]]
+        self.stride = shape.stride
+        for name, expected in (("in_channels", shape.channels), ("num_classes", num_classes)):
+            value = getattr(head, name, expected)
+            if value != expected:
+                raise ValueError(
+                    f"Expected argument `head` to have {name}={expected}, as the "
+                    f"{'backbone' if name == 'in_channels' else 'model'} has, but got {value}"
+                )
         self.num_classes = num_classes
         self.box2box_transform = box2box_transform or CenterBoxTransform()
         if loss_normalizer is None:

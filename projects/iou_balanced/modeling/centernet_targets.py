@@ -13,6 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_CELLS_AT_ONCE = 2**20
+"""Of windows to be drawn. A batch of 32 images from COCO has some ten thousands."""
+
 
 class CenterTargets(NamedTuple):
     """Targets of a batch. The objects come in the order of the images and of their boxes.
@@ -113,9 +116,9 @@ def center_targets(
     original's cut of values below the float64 epsilon has no effect: a corner of the window,
     exp(-(6r / (2r + 1))^2), is above exp(-9). Its limit of 128 objects an image is not there.
 
-    No loop over objects: all windows are listed cell by cell and scattered at once, with memory
-    of some 70 bytes for each of their cells. A GPU is waited for once, for the number of objects,
-    of cells, and of bad boxes.
+    No loop over objects: all windows are listed cell by cell and scattered at once (a million cells
+    at a time, with 70 bytes for each). A GPU is waited for once, for the number of objects, of
+    cells, of centres, and of bad boxes.
 
     Args:
         gt_boxes: N tensors (G, 4), XYXY in pixels of the network's input; G may be 0. With N = 0
@@ -222,17 +225,19 @@ def _draw_gaussians(targets: CenterTargets, windows: _Windows) -> None:
     heatmap, center_index = targets.heatmap.view(-1), targets.center_index
     map_width, window_width = targets.heatmap.shape[3], (last - first + 1)[:, 1]
     factor = -18.0 / (2 * radius + 1).float().square()  # -1 / (2 sigma^2)
-    start = num_cells.cumsum(0) - num_cells
     corner = first - targets.cells
 
-    owner = torch.repeat_interleave(num_cells, output_size=total)  # the object of each window cell
-    position = torch.arange(total, device=owner.device) - start[owner]
-    window_width = window_width[owner]
-    dy = position.div(window_width, rounding_mode="floor") + corner[owner, 0]
-    dx = position.remainder(window_width) + corner[owner, 1]
-    value = (factor[owner] * (dy * dy + dx * dx)).exp_()
-    index = center_index[owner] + (dy * map_width + dx)
-    heatmap.scatter_reduce_(0, index, value, "amax")
+    end = num_cells.cumsum(0)
+    for done in range(0, total, _CELLS_AT_ONCE):
+        position = torch.arange(done, min(done + _CELLS_AT_ONCE, total), device=end.device)
+        owner = torch.searchsorted(end, position, right=True)  # the object of each window cell
+        position -= (end - num_cells)[owner]
+        width = window_width[owner]
+        dy = position.div(width, rounding_mode="floor") + corner[owner, 0]
+        dx = position.remainder(width) + corner[owner, 1]
+        value = (factor[owner] * (dy * dy + dx * dx)).exp_()
+        index = center_index[owner] + (dy * map_width + dx)
+        heatmap.scatter_reduce_(0, index, value, "amax")
     # Where `== 1` looks for it, whatever the device's exp(0). The next cell, exp(-18 / (2r + 1)^2),
     # is below 1 in float32 up to radius 10^4, that of maps of 10^9 cells.
     heatmap.index_fill_(0, center_index, 1.0)
