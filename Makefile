@@ -1,3 +1,4 @@
+# make setup  only make the environment, .venv
 # make test   lint and the tests of a few minutes
 # make demo   train the baseline and the balanced detector; writes output/demo/report.html
 # The first call sets up .venv from PyPI (about 5 GB, most of it torch); later calls are quick.
@@ -11,7 +12,9 @@ SUITABLE := -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	if $$python $(SUITABLE) 2> /dev/null; then echo $$python; break; fi; done)
 
-.PHONY: test test-slow demo lint clean distclean
+.PHONY: setup test test-slow demo lint clean distclean
+
+setup: $(VENV)/ready
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile

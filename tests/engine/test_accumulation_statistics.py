@@ -97,6 +97,7 @@ def test_what_is_logged_is_of_the_whole_batch():
             trainer.run_step()
         logged.append(trainer.storage.latest()["num_objects"])
         assert len(trainer.storage.history("num_objects").values()) == 1
+        assert model.class_balance.weights_in_force.is_one_table  # as it is logged
         tables.append(model.class_balance.weights_in_force.own)
     assert logged[0] == logged[1] == ((2 * len(data[0][0]["instances"]) + 1) / 4, 0)
     assert tables[0].shape == (4, 3)

@@ -2,6 +2,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from iou_balanced.engine import UserError, apply_overrides, load_config
+from iou_balanced.engine.checks import instantiate_model
 
 from .helpers import BASELINE, CONFIG, ROOT
 
@@ -143,3 +144,64 @@ def test_slips_are_said_in_the_users_words(cfg, override, message):
 
 def test_no_seed_may_be_written_as_null():
     assert load_config(CONFIG, ["train.seed=null"]).train.seed == -1
+
+
+CENTERNET = str(ROOT / "configs/Digits/centernet_small_long_tail.py")
+
+
+@pytest.mark.parametrize("sign", ["", "+"])
+def test_a_key_of_a_call_that_is_not_there(sign):
+    message = (
+        r"model\.class_balance\.eta: this config has no model\.class_balance: "
+        r"model\.class_balance\._target_=\.\.\. gives it one; .* end with _bofl have one"
+    )
+    with pytest.raises(UserError, match=message):
+        load_config(CENTERNET, [f"{sign}model.class_balance.eta=0.7"])
+    target = "model.class_balance._target_=iou_balanced.losses.BalanceOriented"
+    load_config(CENTERNET, [target, f"{sign}model.class_balance.eta=0.7"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.cls_loss.alpha=-3"], r"^model\.cls_loss: Expected argument `alpha` to be"),
+        (["model.class_balance.eta=1.5"], r"^model\.class_balance: Expected argument `eta`"),
+        (
+            ["model.class_balance.count_over=gpu"],
+            r"^model\.class_balance: Expected argument `count",
+        ),
+        (
+            ["model.class_balance.schedule.update=hour"],
+            r"^model\.class_balance\.schedule: Expected argument `update`",
+        ),
+        (
+            ["model.head.num_classes=3"],
+            r"^model: Expected argument `head` to have num_classes=10, as the model has, but got 3",
+        ),
+        (
+            ["model.cls_loss._target_=iou_balanced.losses.IoUBalancedFocalLoss"],
+            r"^model: Expected argument `cls_loss` to be a loss of heat maps, as PenaltyReduced"
+            r"FocalLoss and IoUBalancedPenaltyReducedFocalLoss are, but got IoUBalancedFocalLoss",
+        ),
+    ],
+)
+def test_arguments_that_a_class_refuses_are_named_by_their_key(overrides, message):
+    cfg = load_config(CENTERNET.replace(".py", "_bofl.py"), overrides)
+    with pytest.raises(UserError, match=message):
+        instantiate_model(cfg)
+
+
+def test_a_loss_of_heat_maps_for_class_labels():
+    cfg = load_config(
+        CONFIG, ["model.cls_loss._target_=iou_balanced.losses.PenaltyReducedFocalLoss"]
+    )
+    message = r"^model: .* loss of class labels, as SigmoidFocalLoss and IoUBalancedFocalLoss are"
+    with pytest.raises(UserError, match=message):
+        instantiate_model(cfg)
+
+
+def test_errors_from_elsewhere_keep_their_traceback():
+    cfg = load_config(CONFIG, ["model.backbone.bottom_up.out_features=[nowhere]"])
+    with pytest.raises(Exception) as e:
+        instantiate_model(cfg)
+    assert not isinstance(e.value, UserError)

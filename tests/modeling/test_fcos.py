@@ -1,13 +1,14 @@
 import pytest
 import torch
 from detectron2 import model_zoo
+from detectron2.config import instantiate
 from detectron2.layers import ShapeSpec
 from detectron2.modeling.meta_arch.fcos import FCOS
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from iou_balanced.losses import GIoULoss, IoUBalancedFocalLoss, IoUBalancedGIoULoss
-from iou_balanced.modeling import BalancedFCOS, balance
+from iou_balanced.modeling import BalancedFCOS, HeadGroupNorm, balance
 from iou_balanced.modeling.positives import Positives, regression_loss
 
 from .detector_mixin import (
@@ -50,6 +51,15 @@ class TestFCOS(DetectorMixin):
 
 class TestPlainFCOS(DetectorMixin):
     config, stock_config = staticmethod(plain), staticmethod(small_fcos)
+
+
+def test_the_zoos_model_as_it_stands():
+    """v0.6's own head fails at "GN"; balance() gives it the same layers."""
+    model = balance(model_zoo.get_config("COCO-Detection/fcos_R_50_FPN_1x.py").model)
+    assert isinstance(instantiate(model.head.norm), HeadGroupNorm)
+    with torch.device("meta"):
+        norms = [m for m in instantiate(model).head.modules() if isinstance(m, torch.nn.GroupNorm)]
+    assert {(m.num_groups, m.num_channels) for m in norms} == {(32, 256)}
 
 
 def test_balance_gives_iou_balanced_losses_on_the_same_kind():

@@ -5,13 +5,10 @@ targets in strides, centerness beside the boxes, and a score that is the root of
 """
 
 from detectron2 import model_zoo
-from detectron2.config import LazyCall as L
 
 import iou_balanced
-from iou_balanced.modeling import HeadGroupNorm
 
 model = model_zoo.get_config("common/models/fcos.py").model
 # Focal loss with alpha 0.25 and gamma 2, and GIoU loss.
 iou_balanced.balance(model, eta=None, lam=None)
 model.backbone.bottom_up.freeze_at = 2
-model.head.norm = L(HeadGroupNorm)(num_groups=32)  # for "GN", at which v0.6 fails

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import timm_images_warning
 
-from .errors import UserError, data_errors_as_user_errors
+from .errors import UserError, data_errors_as_user_errors, is_from
 
 logger = logging.getLogger(__name__)
 
@@ -137,3 +137,41 @@ def warn_of_other_images(cfg: DictConfig) -> None:
     )
     if text is not None:
         logger.warning("%s", text)
+
+
+def instantiate_model(cfg: DictConfig) -> torch.nn.Module:
+    """`instantiate(cfg.model)`, whose errors about arguments name the key at fault.
+
+    Raises:
+        UserError: a constructor of ours refuses an argument.
+    """
+    try:
+        return instantiate(cfg.model)
+    except ValueError as e:
+        if isinstance(e, UserError) or not is_from("iou_balanced", e):
+            raise
+        raise UserError(f"{_key_of(e, cfg.model, 'model')}: {e}") from e
+
+
+def _key_of(error: ValueError, node, key: str) -> str:
+    """The innermost call below `node` that fails in the same way."""
+    names = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    for name in names:
+        if OmegaConf.is_interpolation(node, name):
+            continue
+        child = node[name]
+        if not OmegaConf.is_config(child):
+            continue
+        if not isinstance(child, DictConfig) or "_target_" not in child:
+            found = _key_of(error, child, f"{key}.{name}")
+            if found != f"{key}.{name}":
+                return found
+            continue
+        try:
+            instantiate(child)
+        except ValueError as e:
+            if str(e) == str(error):
+                return _key_of(error, child, f"{key}.{name}")
+        except Exception:  # it may need what its parent gives it
+            continue
+    return key

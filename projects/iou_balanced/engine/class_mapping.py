@@ -14,6 +14,8 @@ from detectron2.data import MetadataCatalog
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from iou_balanced.modeling import CenterNetHead
+
 from .errors import UserError
 
 __all__ = ["ClassMapping", "class_mapping_of"]
@@ -26,7 +28,8 @@ class ClassMapping:
 
     Class-wise are the layers `cls_score` of every module that has a `bbox_pred` as well, as the
     heads of RetinaNet, FCOS and SSD and the predictors of the R-CNNs have, one layer or a list;
-    and `bbox_pred` itself where it has four rows for each class.
+    `bbox_pred` itself where it has four rows for each class; and the last layer of CenterNet's heat
+    map.
     """
 
     def __init__(self, *, source: Sequence[str], target: Sequence[str]):
@@ -67,7 +70,8 @@ class ClassMapping:
         if not found:
             raise UserError(
                 "train.init_classes is set, but the model has no classifier that could be mapped: "
-                "no module has both cls_score and bbox_pred. Give train.init_classes=null"
+                "no module has both cls_score and bbox_pred, or is a CenterNetHead. Give "
+                "train.init_classes=null"
             )
         self._report(mapped)
         return state
@@ -165,6 +169,9 @@ class _Layer:
 
 def _class_wise_layers(model: nn.Module, num_classes: int) -> Iterator[_Layer]:
     for name, head in model.named_modules():
+        if isinstance(head, CenterNetHead):
+            last = len(head.heatmap) - 1
+            yield _Layer(f"{name}.heatmap.{last}".lstrip("."), head.heatmap[last], 1, 1, 0)
         scores, boxes = getattr(head, "cls_score", None), getattr(head, "bbox_pred", None)
         if not isinstance(scores, nn.Module) or not isinstance(boxes, nn.Module):
             continue

@@ -102,6 +102,8 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         if not (override.is_add() or override.is_force_add()):
             _check_key(cfg, key)
             _check_value(cfg, key, override.value())
+        else:
+            _check_new_key(cfg, key)
         OmegaConf.update(cfg, key, override.value(), merge=True, force_add=True)
     return cfg
 
@@ -182,6 +184,8 @@ def _check_key(cfg: DictConfig, key: str) -> None:
             continue
         if isinstance(node, DictConfig) and i == len(parts) - 1 and _may_be_added(node, path, part):
             return
+        if isinstance(node, DictConfig) and _is_argument(node, part):
+            raise UserError(f"unknown key {key}: {_no_call(path, part)}")
         if not OmegaConf.is_config(node):
             raise UserError(
                 f"unknown key {key}: {path} is the value {node!r}; to make it a call, give "
@@ -189,6 +193,31 @@ def _check_key(cfg: DictConfig, key: str) -> None:
             )
         hint = _nearest(cfg, key, node, path)
         raise UserError(f"unknown key {key}: {path or 'the config'} has no {part!r}{hint}")
+
+
+def _check_new_key(cfg: DictConfig, key: str) -> None:
+    """A new group of keys cannot stand for an argument that has to be a call."""
+    *parts, _ = key.split(".")
+    for i, part in enumerate(parts):
+        path = ".".join(parts[:i])
+        node = OmegaConf.select(cfg, path) if path else cfg
+        if not isinstance(node, DictConfig):
+            return
+        if node.get(part) is None and _is_argument(node, part):
+            raise UserError(f"+{key}: {_no_call(path, part)}")
+
+
+def _is_argument(node: DictConfig, name: str) -> bool:
+    target = locate_target(node.get("_target_"))
+    try:
+        return target is not None and name in inspect.signature(target).parameters
+    except (TypeError, ValueError):  # a builtin without a signature
+        return False
+
+
+def _no_call(path: str, name: str) -> str:
+    hint = "; the configs whose names end with _bofl have one" if name == "class_balance" else ""
+    return f"this config has no {path}.{name}: {path}.{name}._target_=... gives it one{hint}"
 
 
 def _may_be_added(node: DictConfig, path: str, name: str) -> bool:

@@ -17,10 +17,14 @@ def data_errors_as_user_errors():
     try:
         yield
     except (OSError, ValueError, ImportError) as e:
-        traceback = e.__traceback__
-        while traceback.tb_next is not None:
-            traceback = traceback.tb_next
-        module = traceback.tb_frame.f_globals.get("__name__", "")
-        if isinstance(e, UserError) or not module.startswith("iou_balanced.data"):
+        if isinstance(e, UserError) or not is_from("iou_balanced.data", e):
             raise
         raise UserError(str(e)) from e
+
+
+def is_from(package: str, error: Exception) -> bool:
+    """Whether it was a module of `package` that raised the error."""
+    traceback = error.__traceback__
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_globals.get("__name__", "").startswith(package)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from iou_balanced.backbones import register_weights_handler
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
-from .checks import check_config, warn_of_other_images
+from .checks import check_config, instantiate_model, warn_of_other_images
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .config import accepts, load_config, overridden_keys
 from .errors import UserError, data_errors_as_user_errors
@@ -77,7 +77,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
         UserError: the output folder holds another run, or the weights do not fit.
     """
     warn_of_other_images(cfg)
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = instantiate_model(cfg).to(cfg.train.device)
     logger.info("Model:\n%s", model)
     optimizer_cfg = cfg.optimizer.copy()
     optimizer_cfg.params.model = model
@@ -97,6 +97,12 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     loader = LazyLoader(
         data_errors_as_user_errors()(lambda: build_train_loader(cfg, start_iter, pending.pop()))
     )
+    if cfg.train.accumulation_steps > 1:
+        logger.info(
+            "Gradient accumulation: an iteration takes a batch of %d images in %d micro-batches",
+            cfg.dataloader.train.total_batch_size,
+            cfg.train.accumulation_steps,
+        )
     trainer = Trainer(
         wrap_distributed(model, cfg),
         loader,
@@ -168,7 +174,7 @@ def main(args) -> dict:
     if not args.eval_only:
         do_train(args, cfg)
         return {}
-    model = instantiate(cfg.model).to(cfg.train.device)
+    model = instantiate_model(cfg).to(cfg.train.device)
     extra = load_for_evaluation(model, cfg)
     folders = [os.path.dirname(cfg.train.init_checkpoint), cfg.train.output_dir]
     results = do_test(cfg, model, counts_folders=folders)

@@ -253,8 +253,11 @@ class ClassBalance(nn.Module):
 
 def _join(parts: Sequence[ClassWeights]) -> ClassWeights:
     """The tables of all parts of a batch: (N, K) by image one after the other, (K,) as they are."""
-    joined = []
-    for tables in zip(*parts, strict=True):
+
+    def join(tables: Sequence[Tensor | None]) -> Tensor | None:
         by_image = tables[0] is not None and tables[0].dim() == 2
-        joined.append(torch.cat(tables) if by_image else tables[0])
-    return ClassWeights(*joined)
+        return torch.cat(list(tables)) if by_image else tables[0]
+
+    if all(x.is_one_table for x in parts):
+        return ClassWeights(*[join([x.own for x in parts])] * 3)
+    return ClassWeights(*map(join, zip(*parts, strict=True)))

@@ -40,6 +40,8 @@ class CenterNet(InjectedLosses, DenseDetector):
     The defaults are the published settings.
     """
 
+    on_heatmaps = True
+
     @configurable
     def __init__(
         self,

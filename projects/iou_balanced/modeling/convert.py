@@ -26,6 +26,7 @@ from .families import (
 from .fast_rcnn import BalancedFastRCNNOutputLayers
 from .fcos import BalancedFCOS
 from .foveabox import FoveaBox
+from .group_norm import use_head_group_norm
 from .normalizer import LossNormalizer
 from .rcnn import BalancedGeneralizedRCNN
 from .retinanet import BalancedRetinaNet
@@ -52,13 +53,12 @@ class _Recipe(NamedTuple):
     normalizer_start: float | None = None
     """Detectron2's first value of the moving average; None where there is no such argument."""
     starts_apart: bool = False
-    """Whether the first boxes overlap nothing, so that a measured w_loc would be in the thousands:
-    then Eq. 7 where the caller leaves the weight to us."""
+    """The first boxes overlap nothing, a measured w_loc would be in the thousands: Eq. 7."""
 
 
 _FOCAL_025 = {"alpha": 0.25, "gamma": 2.0}
-# Smooth L1's beta is the one for which lambda and w_loc were tuned. RetinaNet's stock config has 0,
-# which is L1; R-CNN's too, but there the authors trained with 1 (and eta 1.3).
+# Smooth L1's beta is the one for which lambda and w_loc were tuned. Stock configs have 0, which is
+# L1; the authors' R-CNNs have 1 (and eta 1.3).
 _RETINANET = _Recipe(
     BalancedRetinaNet, FOCAL, _FOCAL_025, "smooth_l1", 1.5, 1 / 9, normalizer_start=100.0
 )
@@ -224,6 +224,7 @@ def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
     for node, recipe, change, cls_loss, box_loss in planned:
         if not issubclass(_locate(node), recipe.target):
             node._target_ = recipe.target
+        use_head_group_norm(node)
         # The losses hold these now; our classes do not take them.
         for key in _STOCK_KEYS:
             node.pop(key, None)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from iou_balanced.losses import ClassWeights
 
 from .class_weighting import check_class_balance
+from .families import check_cls_loss
 from .inputs import check_ground_truth
 from .positives import classification_loss, gather_positives, regression_loss
 from .state import warn_if_state_was_lost
@@ -19,6 +20,8 @@ from .state import warn_if_state_was_lost
 class InjectedLosses:
     """Mixin before a `DenseDetector` with `num_classes` and `box2box_transform`."""
 
+    on_heatmaps = False
+    """Whether the classification loss is called with a heat map, or with class labels."""
     _state_checked = False
     _gt_classes = None
     _feature_sizes = None
@@ -33,8 +36,10 @@ class InjectedLosses:
         """Take the losses; called in the constructor, after `super().__init__`.
 
         Raises:
-            ValueError: `class_balance` does not go with `cls_loss` or with the model's classes.
+            ValueError: `cls_loss` is for other targets, or `class_balance` does not go with it or
+                with the model's classes.
         """
+        check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps)
         check_class_balance(class_balance, cls_loss, self.num_classes)
         self.cls_loss, self.box_loss = cls_loss, box_loss
         self.loss_normalizer, self.class_balance = loss_normalizer, class_balance

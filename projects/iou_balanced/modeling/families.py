@@ -16,6 +16,7 @@ from iou_balanced.losses import (
     IoUBalancedPenaltyReducedFocalLoss,
     IoUBalancedSmoothL1Loss,
     PenaltyReducedFocalLoss,
+    QualityFocalLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
@@ -36,6 +37,8 @@ PENALTY_REDUCED = Family(
     PenaltyReducedFocalLoss, IoUBalancedPenaltyReducedFocalLoss, ("alpha", "beta", "reduction")
 )
 CLS_FAMILIES = (FOCAL, CROSS_ENTROPY, PENALTY_REDUCED)
+_OF_LABELS = (*FOCAL[:2], *CROSS_ENTROPY[:2], QualityFocalLoss)
+_OF_HEATMAPS = PENALTY_REDUCED[:2]
 
 BOX_FAMILIES = {
     "smooth_l1": Family(SmoothL1Loss, IoUBalancedSmoothL1Loss, ("beta", "reduction")),
@@ -60,3 +63,19 @@ def box_family(kind: str, key: str = "box_reg_loss_type") -> Family:
 def family_of(loss: type, families) -> Family | None:
     """The family that a loss of ours belongs to; None for any other."""
     return next((f for f in families if loss in (f.plain, f.balanced)), None)
+
+
+def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool) -> None:
+    """Refuse a classification loss of ours that is called with the other kind of targets.
+
+    Raises:
+        ValueError: it takes class labels where the detector has a heat map, or the reverse.
+    """
+    if isinstance(cls_loss, _OF_LABELS if on_heatmaps else _OF_HEATMAPS):
+        kinds = ("heat maps", _OF_HEATMAPS), ("class labels", FOCAL[:2])
+        (kind, examples), (other, _) = kinds if on_heatmaps else kinds[::-1]
+        raise ValueError(
+            f"Expected argument `cls_loss` to be a loss of {kind}, as "
+            f"{' and '.join(x.__name__ for x in examples)} are, but got "
+            f"{type(cls_loss).__name__}, a loss of {other}"
+        )

@@ -1,5 +1,7 @@
 """GroupNorm for the heads of Detectron2's RetinaNet and FCOS."""
 
+from detectron2.config import LazyCall
+from omegaconf import DictConfig
 from torch import nn
 
 
@@ -23,3 +25,10 @@ class HeadGroupNorm:
             ValueError: the channels cannot be divided into the groups.
         """
         return nn.GroupNorm(1 if num_channels == 1 else self.num_groups, num_channels)
+
+
+def use_head_group_norm(model: DictConfig) -> None:
+    """Replace "GN" in the head of a detector's LazyConfig by its equal, for v0.6."""
+    head = model.get("head")
+    if isinstance(head, DictConfig) and head.get("norm") == "GN":
+        head.norm = LazyCall(HeadGroupNorm)(num_groups=32)
