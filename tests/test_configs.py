@@ -1,4 +1,10 @@
-"""Every file of configs/ as written: only image size, data, weights and device are replaced."""
+"""Every file of configs/: instantiated, trained for a step, evaluated, saved and loaded.
+
+For a step and an evaluation these are replaced: by `tiny` the data sets, sizes of images, crops and
+canvas, batch size (2), worker processes (none), device and output folder; by the test the seed,
+the weights, for class weights the classes' counts and the iteration, which is the last, and the
+score that a detection needs. All else is as written.
+"""
 
 import gc
 import json
@@ -20,7 +26,8 @@ from iou_balanced.data import register_coco_json
 from iou_balanced.engine import do_test, load_config
 from iou_balanced.engine.class_balance import class_balances
 from iou_balanced.engine.loader import build_train_loader
-from iou_balanced.modeling import SSD
+
+from .ssd_sampling import unsampled_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(
@@ -122,7 +129,9 @@ def data_sets(tmp_path_factory):
 
 
 def tiny(file, data_sets, folder):
-    """The config with its image size, data, weights and device replaced."""
+    """The config with other data sets, of as many classes, and sizes of images, crops and canvas;
+    with batches of 2, no worker processes, the CPU as device, and `folder` for its output.
+    """
     cfg = load(file)
     annotated, bare = data_sets[num_classes(cfg.model)]
     cfg.datasets.train = annotated
@@ -146,8 +155,6 @@ def tiny(file, data_sets, folder):
 
 def give_weights(model):
     """In the place of trained ones, which keep activations small through FrozenBN's constants."""
-    if isinstance(model, FCOS):  # whose distances are behind a ReLU
-        model.head.bbox_pred.bias.data += 1
     if isinstance(model, FCOS):
         # Else the sides of the few positives here can all be behind the ReLU of its distances.
         torch.nn.init.ones_(model.head.bbox_pred.bias)
@@ -188,7 +195,7 @@ def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
         class_balance.set_iteration(11, 12)
     batch = next(iter(build_train_loader(cfg)))
     assert len(batch) == 2 and all("gt_masks" not in x["instances"].get_fields() for x in batch)
-    with EventStorage():
+    with EventStorage(), unsampled_parameters(model) as unsampled:
         losses = model.train()(batch)
     sum(losses.values()).backward()
     if isinstance(model, FCOS):
@@ -199,12 +206,11 @@ def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
     assert set(losses) == expected
     assert all(math.isfinite(x.item()) and x > 0 for x in losses.values())
     optimizer.step()
-    is_ssd = isinstance(model, SSD)
     for name, p in model.named_parameters():
         if p.requires_grad:
             assert p.grad is not None and p.grad.isfinite().all(), name
-            # SSD trains on mined negatives: a level without any has nothing to learn, but decays.
-            at_rest = is_ssd and not p.grad.any()
+            at_rest = name in unsampled
+            assert p.grad.any() != at_rest, name
             # A scale or shift that the next BatchNorm cancels has rounding errors for a gradient.
             lr = optimizer.param_groups[0]["lr"]
             at_rest |= bool((lr * p.grad.abs() < 1e-7 * p.detach().abs()).all())

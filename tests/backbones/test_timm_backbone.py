@@ -146,13 +146,19 @@ def config(**kwargs):
     )
 
 
+# The backbones of the configs, a ConvNeXt and a transformer.
 @pytest.mark.parametrize(
     "kwargs",
     [
         {"name": "mobilenetv2_100.ra_in1k", "norm": "BN"},
-        {"name": "dla34", "norm": "FrozenBN", "freeze_at": 2},
+        {"name": "mobilenetv3_large_100.ra_in1k", "norm": "BN"},
+        {"name": "resnet18.tv_in1k", "norm": "BN"},
+        {"name": "resnet101.tv_in1k", "norm": "FrozenBN", "freeze_at": 2},
+        {"name": "dla34.in1k", "norm": "FrozenBN", "freeze_at": 2},
+        {"name": "convnext_tiny.fb_in1k"},
         {"name": SWIN, "model_args": {"strict_img_size": False, "drop_path_rate": 0.1}},
     ],
+    ids=lambda kwargs: kwargs["name"],
 )
 def test_a_config_with_an_fpn_on_top(kwargs, tmp_path):
     cfg = OmegaConf.create({"backbone": config(**kwargs)}, flags={"allow_objects": True})

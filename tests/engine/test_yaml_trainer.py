@@ -1,115 +1,29 @@
 """`BalancedDefaultTrainer`: CenterNet with class weights from a yaml config, end to end."""
 
+from pathlib import Path
 from types import MethodType
 
 import numpy as np
 import pytest
 import torch
 from detectron2 import model_zoo
-from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_train_loader
-from detectron2.engine import DefaultPredictor, HookBase
-from detectron2.structures import Boxes, BoxMode, Instances
+from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.engine import DefaultPredictor
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from iou_balanced.backbones import TimmBackbone, imagenet
 from iou_balanced.data import centernet_augmentations
 from iou_balanced.engine import BalancedDefaultTrainer, ClassBalanceHook, UserError
-from iou_balanced.modeling import (
-    add_centernet_config,
-    add_class_balance_config,
-    add_iou_balanced_config,
-)
+from iou_balanced.evaluation import VOCDetectionEvaluator
 
-NAME = "yaml_trainer_photos"
-# Box and class of the objects in four images of 48 x 96 (height x width), one without any: 6, 2
-# and 1 of the classes. Eq. 5: alpha = 9 / (3 * 6), 9 / (3 * 2), 9 / (3 * 1) = 0.5, 1.5, 3.
-BOX = [12, 6, 36, 30]
-OBJECTS = [[0, 0, 1], [0, 0, 0], [], [0, 1, 2]]
-YAML = """
-MODEL:
-  META_ARCHITECTURE: CenterNet
-  BACKBONE: {NAME: build_centernet_backbone}
-  DEVICE: cpu
-  PIXEL_MEAN: [123.675, 116.28, 103.53]
-  PIXEL_STD: [58.395, 57.12, 57.375]
-  CENTERNET: {NUM_CLASSES: 3, BACKBONE: mobilenetv2_050, CROP_SIZE: [64, 64], FIT_SIZE: [64, 64]}
-  CLASS_BALANCE: {NAME: BalanceOriented, ETA: 1, SCHEDULE: linear, TOTAL_EPOCHS: 4,
-                  DEFERRED_EPOCHS: 0}
-  IOU_BALANCED: {LOC_WEIGHT: 1.0, LOC_NORMALIZE: True}
-INPUT: {FORMAT: RGB}
-DATASETS: {TRAIN: [yaml_trainer_photos], TEST: [yaml_trainer_photos]}
-DATALOADER: {NUM_WORKERS: 0, FILTER_EMPTY_ANNOTATIONS: False}
-SOLVER: {OPTIMIZER: ADAM, BASE_LR: 0.0005, WEIGHT_DECAY_NORM: 0.0001, IMS_PER_BATCH: 2, MAX_ITER: 4,
-         CHECKPOINT_PERIOD: 2}
-"""
+from .yaml_photos import BOX, NAME, train
 
 
 @pytest.fixture
-def photos(tmp_path):
-    """Registers the data set; counts how often it is read."""
-    records, reads = [], []
-    for i, classes in enumerate(OBJECTS):
-        file = tmp_path / f"{i}.png"
-        pixels = np.random.RandomState(i).randint(0, 256, (48, 96, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(file)
-        objects = [
-            {"bbox": BOX, "bbox_mode": BoxMode.XYXY_ABS, "category_id": k, "iscrowd": 0}
-            for k in classes
-        ]
-        # A crowd is not counted.
-        objects += [{**o, "iscrowd": 1} for o in objects[-1:]]
-        records.append(
-            {"file_name": str(file), "image_id": i, "height": 48, "width": 96}
-            | {"annotations": objects}
-        )
-
-    def read():
-        reads.append(len(records))
-        return records
-
-    DatasetCatalog.register(NAME, read)
-    MetadataCatalog.get(NAME).set(thing_classes=["cat", "dog", "emu"])
-    yield records, reads
-    DatasetCatalog.remove(NAME)
-    MetadataCatalog.remove(NAME)
-
-
-@pytest.fixture
-def config(photos, tmp_path):
-    cfg = get_cfg()
-    for add_config in (add_centernet_config, add_class_balance_config, add_iou_balanced_config):
-        add_config(cfg)
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(YAML))
-    cfg.OUTPUT_DIR = str(tmp_path)
-    return cfg
-
-
-class Watch(HookBase):
-    """Records the class weights of each iteration; ends the training after `stop` of them."""
-
-    def __init__(self, stop=None):
-        self.stop, self.weights = stop, {}
-
-    def after_step(self):
-        weights = self.trainer.model.class_balance.weights_in_force.own
-        assert weights.shape == (2, 3) and torch.equal(weights[0], weights[1])
-        self.weights[self.trainer.iter] = weights[0].tolist()
-        if self.trainer.iter + 1 == self.stop:
-            raise InterruptedError
-
-
-def train(cfg, *, resume=False, stop=None):
-    trainer = BalancedDefaultTrainer(cfg)
-    trainer.resume_or_load(resume=resume)
-    watch = Watch(stop)
-    trainer.register_hooks([watch])
-    if stop is None:
-        trainer.train()
-    else:
-        with pytest.raises(InterruptedError):
-            trainer.train()
-    return trainer, watch.weights
+def config(yaml_config):
+    return yaml_config
 
 
 @pytest.fixture
@@ -177,6 +91,62 @@ def test_end_to_end(config, photos, timm_weights):
         result["instances"].pred_boxes.tensor, torch.tensor([BOX], dtype=torch.float32)
     )
 
+    # Cats: of 6 this finds 3, in the first, second and fourth image, and between them one in the
+    # third that is none. Precision is 1 up to recall 1/3, at 34 of COCO's 101 points, and 3/4 up to
+    # 1/2, at 17; dogs and emus are not found.
+    results = trainer.test(config, model)["bbox"]
+    assert results["AP-cat"] == pytest.approx(100 * (34 + 17 * 0.75) / 101)
+    assert (results["AP-dog"], results["AP-emu"]) == (0, 0)
+    assert results["AP"] == results["AP50"] == pytest.approx(results["AP-cat"] / 3)
+    # By the class counts of the training.
+    assert {"AP_tail", "AP_head"} <= set(results)
+    folder = Path(config.OUTPUT_DIR) / "inference"
+    assert (folder / "coco_metrics.csv").exists() and (folder / "class_metrics.csv").exists()
+
+
+def test_evaluation_in_training(config):
+    """Also of a model without class weights, whose class counts are not known."""
+    config.MODEL.CLASS_BALANCE.NAME = ""
+    config.SOLVER.MAX_ITER = 1
+    trainer = BalancedDefaultTrainer(config)
+    trainer.train()
+    results = trainer._last_eval_results["bbox"]
+    assert 0 <= results["AP"] <= 100 and "AP_tail" not in results
+    assert trainer.storage.latest()["bbox/AP"][0] == results["AP"]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "metric"),
+    [
+        ({"evaluator_type": "pascal_voc", "year": 2007}, "11point"),  # Detectron2's
+        ({"evaluator_type": "pascal_voc", "year": 2012}, "area"),
+        ({"evaluator_type": "coco", "years": [2007]}, "11point"),  # `register_voc`'s
+        ({"evaluator_type": "coco", "years": [2007, 2012]}, "area"),
+    ],
+)
+def test_voc_is_evaluated_as_the_challenge_does(config, metadata, metric):
+    MetadataCatalog.get(NAME).set(**metadata)
+    config.DATASETS.TEST = (NAME, "another")
+    evaluator = BalancedDefaultTrainer.build_evaluator(config, NAME)
+    assert type(evaluator) is VOCDetectionEvaluator and evaluator._metric == metric
+    # With several data sets each has its own folder.
+    assert evaluator._output_dir == Path(config.OUTPUT_DIR) / "inference" / NAME
+
+
+class OwnEvaluator(BalancedDefaultTrainer):
+    class Evaluator(DatasetEvaluator):
+        def evaluate(self):
+            return {"own": {"metric": 7.0}}
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name):
+        return cls.Evaluator()
+
+
+def test_an_evaluator_of_ones_own(config):
+    model = OwnEvaluator.build_model(config)
+    assert OwnEvaluator.test(config, model) == {"own": {"metric": 7.0}}
+
 
 def test_a_resume_with_other_data_is_refused(config, photos):
     train(config, stop=2)
@@ -227,6 +197,18 @@ def test_a_class_without_objects(config, photos):
         BalancedDefaultTrainer(config)
     config.MODEL.CLASS_BALANCE.FLOOR = 1.0
     BalancedDefaultTrainer(config)
+
+
+@pytest.mark.parametrize("name", ["BalanceOriented", ""])
+def test_another_number_of_classes(config, name):
+    config.MODEL.CLASS_BALANCE.NAME = name
+    config.MODEL.CENTERNET.NUM_CLASSES = 80
+    message = (
+        rf"data set {NAME} has 3 classes \(cat, dog, emu\), but the model 80: give "
+        r"MODEL\.CENTERNET\.NUM_CLASSES 3"
+    )
+    with pytest.raises(UserError, match=message):
+        BalancedDefaultTrainer(config)
 
 
 def test_an_unknown_optimizer(config):

@@ -1,5 +1,8 @@
 """The trainer for users of yaml (yacs) configs."""
 
+import logging
+import os
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import (
@@ -10,37 +13,85 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.engine import DefaultTrainer
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
+from detectron2.utils import comm
 
 from iou_balanced.backbones import register_weights_handler
 from iou_balanced.data import ClassCounts
 from iou_balanced.data.centernet_yaml import centernet_augmentations, centernet_canvas
+from iou_balanced.evaluation import COCOBoxEvaluator, VOCDetectionEvaluator
 from iou_balanced.modeling import CenterNet
 
-from .class_balance import ClassBalanceHook, class_balances
+from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances, find_counts_file
 from .errors import UserError
 from .hooks import ResumeStateHook
+from .trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 class BalancedDefaultTrainer(DefaultTrainer):
     """Detectron2's trainer for yaml configs, with what our detectors need beyond it.
 
-    - Checkpoints keep the losses' state too, for `resume_or_load(resume=True)`.
+    - Checkpoints keep the losses' state too, for `resume_or_load(resume=True)`, and the optimizer's
+      with Detectron2 v0.6 as well, whose own trainer keeps it on the main branch only.
     - Class weights (`MODEL.CLASS_BALANCE`) get the counts of `DATASETS.TRAIN`, and the iteration.
     - CenterNet gets the images of `iou_balanced.data.centernet_augmentations`. Those that it trains
       on all have one shape, so that `DATALOADER.ASPECT_RATIO_GROUPING` is left aside.
     - `MODEL.WEIGHTS` may be "timm://..." or "torchvision://...".
     - `SOLVER.OPTIMIZER: "ADAM"`, where the config has this key: Adam with L2 weight decay.
+    - `SOLVER.ACCUMULATION_STEPS: 4`, where the config has this key: the IMS_PER_BATCH images of an
+      iteration pass through the model as 4 micro-batches, by our `Trainer` in the place of
+      Detectron2's SimpleTrainer or AMPTrainer. It calls `build_train_loader`, also a subclass's,
+      with the config of a micro-batch.
+    - `DATASETS.TEST` is evaluated by `build_evaluator`.
 
     Raises:
-        UserError: the classes of `DATASETS.TRAIN` cannot be counted, or not weighed.
+        UserError: the classes of `DATASETS.TRAIN` are not as many as the model's, cannot be
+            counted, or not weighed; a batch that the processes and micro-batches cannot share.
     """
+
+    _class_counts: ClassCounts | None = None
 
     def __init__(self, cfg: CfgNode):
         register_weights_handler()
+        steps = cfg.SOLVER.get("ACCUMULATION_STEPS", 1)
+        if steps != 1:
+            # Detectron2's constructor calls it, with the batch of as many processes as there are.
+            build = self.build_train_loader
+            self.build_train_loader = lambda cfg: build(_micro_batch_config(cfg))
         super().__init__(cfg)
+        if steps != 1:
+            stock = self._trainer
+            self._trainer = Trainer(
+                stock.model,
+                # Detectron2 v0.6 has opened the loader already: its workers are on their way.
+                vars(stock).get("_data_loader_iter", stock.data_loader),
+                stock.optimizer,
+                amp_dtype="auto" if cfg.SOLVER.AMP.ENABLED else None,
+                accumulation_steps=steps,
+            )
+            self._trainer.data_loader = stock.data_loader
+
+    def train(self):
+        if self._class_counts is not None and comm.is_main_process():
+            # For `build_evaluator`. After `resume_or_load`, which may have refused them.
+            self._class_counts.save(os.path.join(self.cfg.OUTPUT_DIR, COUNTS_FILE))
+        return super().train()
+
+    # Detectron2's main branch does the same; v0.6 loses the optimizer's state.
+    def state_dict(self) -> dict:
+        return {**super(DefaultTrainer, self).state_dict(), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        super(DefaultTrainer, self).load_state_dict(state_dict)
+        if "_trainer" in state_dict:
+            self._trainer.load_state_dict(state_dict["_trainer"])
+        else:
+            logger.warning("The checkpoint has no state of the optimizer: it starts afresh")
 
     def build_hooks(self) -> list:
         # The counts are there before `resume_or_load`, which compares the checkpoint's with them.
@@ -55,7 +106,14 @@ class BalancedDefaultTrainer(DefaultTrainer):
             counts = getattr(self.data_loader, "class_counts", None)
             if counts is None:  # of a subclass with a loader of its own
                 counts = _count_classes(self.cfg, _read_train_dataset(self.cfg))
+        self._class_counts = counts
         return [ClassBalanceHook(self.model, counts, config_key=_key)]
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
+        model = super().build_model(cfg)
+        _check_classes(cfg, model)
+        return model
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -81,6 +139,32 @@ class BalancedDefaultTrainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """COCO's metrics, and the challenge's for a data set of PASCAL VOC's.
+
+        Those are Detectron2's own and `iou_balanced.data.register_voc`'s; "bbox" is the 11-point
+        metric for VOC2007, else the area. The files go to OUTPUT_DIR/inference, for several data
+        sets each to a folder below. Where a training with class weights left its class counts in
+        OUTPUT_DIR, there are AP_tail and AP_head.
+        """
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+        if len(cfg.DATASETS.TEST) > 1:
+            folder = os.path.join(folder, dataset_name.replace("/", "_"))
+        kwargs = {
+            "output_dir": folder,
+            "class_counts": find_counts_file([cfg.OUTPUT_DIR], dataset_name),
+        }
+        metadata = MetadataCatalog.get(dataset_name)
+        years = metadata.get("years")
+        if years is None and metadata.get("evaluator_type") == "pascal_voc":
+            years = [metadata.year]
+        if years is not None:
+            metric = "11point" if list(years) == [2007] else "area"
+            return VOCDetectionEvaluator(dataset_name, metric=metric, **kwargs)
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+        return COCOBoxEvaluator(dataset_name, kpt_oks_sigmas=sigmas, **kwargs)
+
+    @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
         name = cfg.SOLVER.get("OPTIMIZER", "SGD")
         if name == "SGD":
@@ -101,6 +185,40 @@ class BalancedDefaultTrainer(DefaultTrainer):
 
 def _key(name: str, argument: str) -> str:
     return f"MODEL.CLASS_BALANCE.{argument.upper()}".rstrip(".")
+
+
+def _micro_batch_config(cfg: CfgNode) -> CfgNode:
+    """The config of the loader that gives one of SOLVER.ACCUMULATION_STEPS micro-batches."""
+    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    steps = cfg.SOLVER.ACCUMULATION_STEPS
+    if type(steps) is not int or steps < 1:
+        raise UserError(f"SOLVER.ACCUMULATION_STEPS={steps}: give a whole number from 1 on")
+    if total % (processes * steps):
+        among = f"{processes} processes with " if processes > 1 else ""
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH={total} cannot be shared by {among}{steps} micro-batches"
+            f"{' each' if among else ''} (SOLVER.ACCUMULATION_STEPS): it has to be a multiple of "
+            f"{processes * steps}"
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS = total // steps, 1
+    cfg.freeze()
+    return cfg
+
+
+def _check_classes(cfg: CfgNode, model: torch.nn.Module) -> None:
+    is_rcnn = hasattr(model, "roi_heads")
+    num_classes = getattr(model.roi_heads if is_rcnn else model, "num_classes", None)
+    key = "ROI_HEADS" if is_rcnn else "CENTERNET" if isinstance(model, CenterNet) else "RETINANET"
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        classes = MetadataCatalog.get(name).get("thing_classes")
+        if None not in (classes, num_classes) and len(classes) != num_classes:
+            raise UserError(
+                f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
+                f"{', ...' if len(classes) > 5 else ''}), but the model {num_classes}: give "
+                f"MODEL.{key}.NUM_CLASSES {len(classes)}"
+            )
 
 
 def _puts_on_canvas(cfg: CfgNode) -> bool:

@@ -1,13 +1,12 @@
 """CenterNet for yaml (yacs) users: what the configs are for those of LazyConfig."""
 
 import logging
-import math
 
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, build_backbone
 
-from iou_balanced.backbones import DLAUpNeck, TimmBackbone, UpConvNeck, timm_pixel_stats
+from iou_balanced.backbones import DLAUpNeck, TimmBackbone, UpConvNeck, timm_images_warning
 from iou_balanced.data.centernet_yaml import centernet_canvas, centernet_node
 
 from .centernet_box_transform import CenterBoxTransform
@@ -15,7 +14,7 @@ from .centernet_head import CenterNetHead
 from .class_balance_yacs import class_balance_from_config
 from .families import BOX_FAMILIES, PENALTY_REDUCED
 from .normalizer import LossNormalizer
-from .yacs import make_losses
+from .yacs import add_accumulation_config, make_losses
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ _NECKS = {"upconv": ("c5",), "dla": ("c2", "c3", "c4", "c5")}
 
 
 def add_centernet_config(cfg: CfgNode) -> None:
-    """Add the keys of `MODEL.CENTERNET`, and `SOLVER.OPTIMIZER`, to Detectron2's config.
+    """Add the keys of `MODEL.CENTERNET`, `SOLVER.OPTIMIZER` and `SOLVER.ACCUMULATION_STEPS`.
 
     `MODEL.META_ARCHITECTURE: CenterNet` with `MODEL.BACKBONE.NAME: build_centernet_backbone` reads
     them, and `MODEL.PIXEL_MEAN`, `MODEL.PIXEL_STD` and `INPUT.FORMAT`, which have to be those of
@@ -83,6 +82,7 @@ def add_centernet_config(cfg: CfgNode) -> None:
     # Panoptic-DeepLab has the same key.
     if "OPTIMIZER" not in cfg.SOLVER:
         cfg.SOLVER.OPTIMIZER = "SGD"
+    add_accumulation_config(cfg)
 
 
 @BACKBONE_REGISTRY.register()
@@ -119,26 +119,15 @@ def build_centernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 
 
 def _warn_of_other_images(cfg: CfgNode) -> None:
-    name = cfg.MODEL.CENTERNET.BACKBONE
-    try:
-        mean, std = timm_pixel_stats(name)
-    except ValueError:  # timm has no weights of this model
-        return
-    wrong = [] if cfg.INPUT.FORMAT == "RGB" else ["INPUT.FORMAT to 'RGB'"]
-    for key, values in (("PIXEL_MEAN", mean), ("PIXEL_STD", std)):
-        ours = cfg.MODEL[key]
-        # Rounded numbers are no others.
-        if len(ours) != len(values) or not all(
-            math.isclose(a, b, rel_tol=0.01) for a, b in zip(ours, values, strict=True)
-        ):
-            wrong.append(f"MODEL.{key} to {values}")
-    if wrong:
-        *more, last = wrong
-        logger.warning(
-            "timm's weights of %s are for other images than this config's: set %s",
-            name,
-            f"{', '.join(more)} and {last}" if more else last,
-        )
+    text = timm_images_warning(
+        cfg.MODEL.CENTERNET.BACKBONE,
+        pixel_mean=cfg.MODEL.PIXEL_MEAN,
+        pixel_std=cfg.MODEL.PIXEL_STD,
+        input_format=cfg.INPUT.FORMAT,
+        keys=("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"),
+    )
+    if text is not None:
+        logger.warning("%s", text)
 
 
 def centernet_from_config(cfg: CfgNode) -> dict:

@@ -14,6 +14,8 @@ from iou_balanced.losses import (
     LinearSchedule,
 )
 
+from .yacs import add_accumulation_config
+
 _KINDS = {kind.__name__: kind for kind in (BalanceOriented, ClassBalanced, Equalization)}
 _SCHEDULES = {"linear": LinearSchedule, "constant": ConstantSchedule}
 _SCHEDULE_KEYS = ("TOTAL_EPOCHS", "DEFERRED_EPOCHS", "UPDATE", "READING")
@@ -31,6 +33,8 @@ _TYPES = {
 
 def add_class_balance_config(cfg: CfgNode) -> None:
     """Add the keys of `MODEL.CLASS_BALANCE`, weights of the classes, to Detectron2's config.
+
+    `SOLVER.ACCUMULATION_STEPS` is added too.
 
     `MODEL.META_ARCHITECTURE` BalancedRetinaNet and CenterNet read them. Each key is an argument of
     the class of `iou_balanced.losses` that NAME says, or of its schedule, and means what it does
@@ -70,6 +74,7 @@ def add_class_balance_config(cfg: CfgNode) -> None:
     node.TAIL_RATIO = None
     node.BACKGROUND_WEIGHT = None
     cfg.MODEL.CLASS_BALANCE = node
+    add_accumulation_config(cfg)
 
 
 def class_balance_from_config(cfg: CfgNode, num_classes: int) -> ClassBalance | None:

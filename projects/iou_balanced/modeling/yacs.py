@@ -8,7 +8,7 @@ from .normalizer import LossNormalizer
 
 
 def add_iou_balanced_config(cfg: CfgNode) -> None:
-    """Add the keys of `MODEL.IOU_BALANCED` to Detectron2's config.
+    """Add the keys of `MODEL.IOU_BALANCED`, and `SOLVER.ACCUMULATION_STEPS`.
 
     `MODEL.META_ARCHITECTURE: BalancedRetinaNet` needs them; focal loss's alpha and gamma and
     smooth L1's beta come from `MODEL.RETINANET`, as in the stock detector. Set
@@ -32,6 +32,15 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
     # Take the normaliser and the sums of Eq. 4, 7 and "auto" over all processes.
     node.ACROSS_PROCESSES = True
     cfg.MODEL.IOU_BALANCED = node
+    add_accumulation_config(cfg)
+
+
+def add_accumulation_config(cfg: CfgNode) -> None:
+    """Add `SOLVER.ACCUMULATION_STEPS`, as all our functions for yaml configs do."""
+    # Micro-batches that the IMS_PER_BATCH images of an iteration pass through the model in; for
+    # iou_balanced.engine.BalancedDefaultTrainer.
+    if "ACCUMULATION_STEPS" not in cfg.SOLVER:
+        cfg.SOLVER.ACCUMULATION_STEPS = 1
 
 
 def make_losses(
