@@ -47,7 +47,6 @@ class Parts:
         self.size = tuple(self.images.tensor.shape[-2:])
         self.predictions = [x.detach().requires_grad_() for x in self.network()]
         self.objects = [x["instances"].to(model.device) for x in batch]
-        model._gt_classes = [x["instances"].gt_classes for x in batch]  # `forward` would set them
         self.targets_and_losses()
         self.gradients = [x.grad for x in self.predictions]
 
@@ -59,6 +58,8 @@ class Parts:
         torch.autograd.backward(self.network(), self.gradients)
 
     def targets_and_losses(self):
+        for x in self.predictions:
+            x.grad = None
         predictions = CenterNetPredictions(*self.predictions)
         losses = self.model.forward_training(self.images, [], predictions, self.objects)
         sum(losses.values()).backward()

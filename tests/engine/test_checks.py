@@ -1,9 +1,14 @@
 """What a config is looked at for before a training starts: canvas and normalisation of images."""
 
 import pytest
+import torch
+from detectron2.config import LazyCall as L
+from detectron2.config import instantiate
+from detectron2.data.transforms import RandomContrast
 
 from iou_balanced.engine import UserError, load_config
-from iou_balanced.engine.checks import check_config, warn_of_other_images
+from iou_balanced.engine.checks import check_accumulation, check_config, warn_of_other_images
+from iou_balanced.losses import BalanceOriented
 
 from .helpers import ROOT
 
@@ -30,14 +35,32 @@ def test_test_images_that_the_model_knows(overrides):
     check_config(load(*overrides))
 
 
+def test_what_does_not_move_the_pixels_may_come_before():
+    cfg = load()
+    contrast = L(RandomContrast)(intensity_min=1, intensity_max=1)
+    cfg.dataloader.test.mapper.augmentations = [contrast, "${model.canvas}"]
+    check_config(cfg)
+
+
+def own_mapper(x):
+    return x
+
+
+@pytest.mark.parametrize("mapper", [own_mapper, L(own_mapper)(x=1), None])
+def test_a_mapper_of_ones_own_is_left_alone(mapper):
+    cfg = load()
+    cfg.dataloader.test.mapper = mapper
+    check_config(cfg)
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
         ("model.canvas=null", rf"model\.canvas=null, and {AUGMENTATIONS} has it: .*=\[\]"),
-        (f"{AUGMENTATIONS}=[]", rf"{AUGMENTATIONS} has to be \[\$\{{model\.canvas\}}\] and"),
+        (f"{AUGMENTATIONS}=[]", rf"{AUGMENTATIONS} has to end with \$\{{model\.canvas\}}, because"),
         (
             f"{AUGMENTATIONS}=[{{_target_:iou_balanced.data.CenterPad,divisor:64}}]",
-            r"has to be \[\$\{model\.canvas\}\] and nothing else",
+            r"has to end with \$\{model\.canvas\}, because",
         ),
     ],
 )
@@ -64,3 +87,18 @@ def test_images_that_timms_weights_are_not_for(caplog):
     # From scratch, or from one's own weights, any images will do.
     for path in ("", "weights.pth", "timm_weights.pth"):
         assert warnings(caplog, f"train.init_checkpoint={path}", "model.input_format=BGR") == []
+
+
+def test_class_weights_that_micro_batches_cannot_know():
+    """Samples of an R-CNN, counted over a batch; a dense detector counts its positives first."""
+    counts = L(BalanceOriented)(schedule=None, class_counts=[1] * 80, counted="locations")
+    cfg = load("train.accumulation_steps=2")
+    model = torch.nn.Module()
+    model.class_balance = instantiate({**counts, "num_classes": 80, "count_over": "batch"})
+    message = r"^model\.class_balance: Expected counted='instances' or count_over='image'"
+    with pytest.raises(UserError, match=message):
+        check_accumulation(cfg, model)
+    model.class_balance.count_over = "image"
+    check_accumulation(cfg, model)
+    model.class_balance.count_over, cfg.train.accumulation_steps = "batch", 1
+    check_accumulation(cfg, model)

@@ -151,7 +151,7 @@ def test_an_evaluator_of_ones_own(config):
 def test_a_resume_with_other_data_is_refused(config, photos):
     train(config, stop=2)
     photos[0][0]["annotations"][0]["category_id"] = 2
-    with pytest.raises(UserError, match=r"class_balance.*of class 'cat' 6 there and 5 here"):
+    with pytest.raises(UserError, match=r"^MODEL\.CLASS_BALANCE: .*of class 'cat' 6 there and 5"):
         BalancedDefaultTrainer(config).resume_or_load(resume=True)
     config.MODEL.CLASS_BALANCE.ALLOW_OTHER_COUNTS = True
     BalancedDefaultTrainer(config).resume_or_load(resume=True)
@@ -207,6 +207,20 @@ def test_another_number_of_classes(config, name):
         rf"data set {NAME} has 3 classes \(cat, dog, emu\), but the model 80: give "
         r"MODEL\.CENTERNET\.NUM_CLASSES 3"
     )
+    with pytest.raises(UserError, match=message):
+        BalancedDefaultTrainer(config)
+
+
+def test_class_weights_of_a_model_that_does_not_read_them(config):
+    config.MODEL.META_ARCHITECTURE = "RetinaNet"
+    config.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+    config.MODEL.RESNETS.OUT_FEATURES = ["res3", "res4", "res5"]
+    config.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    config.MODEL.RETINANET.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    config.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    config.MODEL.RETINANET.NUM_CLASSES = 3
+    config.MODEL.WEIGHTS = ""
+    message = r"META_ARCHITECTURE RetinaNet does not read MODEL\.CLASS_BALANCE\.NAME Balance"
     with pytest.raises(UserError, match=message):
         BalancedDefaultTrainer(config)
 

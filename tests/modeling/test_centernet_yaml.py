@@ -158,10 +158,10 @@ class TestOtherImages:
 
     @pytest.fixture
     def warning(self, caplog):
-        def build(keys, *overrides):
+        def build(keys, *overrides, weights="timm://mobilenetv2_050.lamb_in1k"):
             caplog.clear()
             with torch.device("meta"):
-                CenterNet.from_config(small_config(*overrides, keys=keys))
+                CenterNet.from_config(small_config("MODEL.WEIGHTS", weights, *overrides, keys=keys))
             return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
 
         return build
@@ -181,6 +181,10 @@ class TestOtherImages:
     def test_one_key(self, warning):
         (message,) = warning("", "MODEL.PIXEL_STD", [1.0, 1.0, 1.0])
         assert message.endswith("config's: set MODEL.PIXEL_STD to [58.395, 57.12, 57.375]")
+
+    def test_weights_that_are_not_timms(self, warning):
+        for weights in ("", "output/model_final.pth"):
+            assert not warning("", "INPUT.FORMAT", "BGR", weights=weights)
 
     def test_rounded_numbers(self, warning):
         assert not warning("", "MODEL.PIXEL_MEAN", [124.0, 116.0, 104.0])

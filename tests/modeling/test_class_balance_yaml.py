@@ -126,6 +126,7 @@ def test_what_the_keys_stand_for(text, expected):
         # Taken for True otherwise, and 1 for a whole number.
         ("NAME: ClassBalanced, NORMALIZE: 'no!'", r"NORMALIZE to be True or False, but got 'no!'"),
         ("NAME: ClassBalanced, INTENSITY: True", r"INTENSITY to be a number, but got True"),
+        ("NAME: BalanceOriented, BETA: 1.0, SCHEDULE: ''", r"BETA to be None, .* but got 1\.0"),
         ("NAME: ClassBalanced, BETA: high", r"BETA to be a number, but got 'high'"),
         (
             "NAME: Equalization, SCHEDULE: linear, TOTAL_EPOCHS: 12.5",

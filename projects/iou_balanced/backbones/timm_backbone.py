@@ -197,7 +197,7 @@ def timm_pixel_stats(name: str) -> tuple[list[float], list[float]]:
         ImportError: timm is not installed.
     """
     known = _import_timm(name).get_pretrained_cfg(check_name(name))
-    if known is None:
+    if known is None or not known.has_weights:
         raise ValueError(f"timm knows no weights of {name!r}, and so no mean and deviation")
     # 0.485 * 255 is 123.675, as other frameworks write it, and not 123.67499999999999.
     mean, std = ([round(x * 255, 6) for x in values] for values in (known.mean, known.std))

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import timm_images_warning
 
+from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, data_errors_as_user_errors, is_from
 
 logger = logging.getLogger(__name__)
@@ -103,21 +104,22 @@ def _check_data_set(name: str, cfg: DictConfig) -> None:
 def _check_canvas(cfg: DictConfig) -> None:
     """The model takes its detections back from what the test images are put on."""
     mapper = OmegaConf.select(cfg.dataloader, "test.mapper")
-    if "canvas" not in cfg.model or mapper is None or "augmentations" not in mapper:
-        return
+    augmentations = mapper.get("augmentations") if isinstance(mapper, DictConfig) else None
+    if "canvas" not in cfg.model or not OmegaConf.is_list(augmentations):
+        return  # a mapper of the user's own
     canvas = cfg.model.canvas
     if canvas is None:
-        if any(x is None for x in mapper.augmentations):
+        if any(x is None for x in augmentations):
             raise UserError(
                 "model.canvas=null, and dataloader.test.mapper.augmentations has it: give the "
                 "augmentations of images that are only scaled, or none, "
                 "dataloader.test.mapper.augmentations=[]"
             )
-    elif list(mapper.augmentations) != [canvas]:
+    elif list(augmentations)[-1:] != [canvas]:
         raise UserError(
-            "dataloader.test.mapper.augmentations has to be [${model.canvas}] and nothing else, "
-            "because the model takes its detections back from this canvas to the image; "
-            "model.canvas=null is for images that are only scaled"
+            "dataloader.test.mapper.augmentations has to end with ${model.canvas}, because the "
+            "model takes its detections back from this canvas to the image; model.canvas=null is "
+            "for images that are only scaled"
         )
 
 
@@ -137,6 +139,22 @@ def warn_of_other_images(cfg: DictConfig) -> None:
     )
     if text is not None:
         logger.warning("%s", text)
+
+
+def check_accumulation(cfg: DictConfig, model: torch.nn.Module) -> None:
+    """Refuse class weights that would need what the later micro-batches have not shown yet.
+
+    Raises:
+        UserError: they count the locations of several images, and the model samples these as it
+            goes through them.
+    """
+    if cfg.train.accumulation_steps == 1 or hasattr(model, "count_positives"):
+        return
+    for name, module in class_balances(model).items():
+        try:
+            module.batch_statistics([], None)
+        except ValueError as e:
+            raise UserError(f"{lazy_config_key(name)}: {e}") from e
 
 
 def instantiate_model(cfg: DictConfig) -> torch.nn.Module:

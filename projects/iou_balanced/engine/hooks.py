@@ -4,6 +4,7 @@ import difflib
 import json
 import logging
 import os
+from collections.abc import Callable
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -25,9 +26,16 @@ class ResumeStateHook(HookBase):
 
     Args:
         model: every submodule with `resume_state_dict` and `load_resume_state_dict` takes part.
+        config_key: see `ClassBalanceHook`.
     """
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        *,
+        config_key: Callable[[str, str], str] = lazy_config_key,
+    ):
+        self._config_key = config_key
         if isinstance(model, DistributedDataParallel):
             model = model.module
         self._modules = {
@@ -45,7 +53,7 @@ class ResumeStateHook(HookBase):
                 try:
                     module.load_resume_state_dict(state_dict[name])
                 except ValueError as e:
-                    raise UserError(f"{lazy_config_key(name)}: {e}") from e
+                    raise UserError(f"{self._config_key(name, '')}: {e}") from e
             else:
                 logger.warning("The checkpoint has no state of %s: it starts afresh", name)
 

@@ -24,7 +24,8 @@ class _PartStorage(EventStorage):
 def mean_of_parts() -> Iterator[None]:
     """What a model logs several times within, the current event storage gets once, as the mean.
 
-    Without this the last micro-batch's value would stand for the whole batch in the log.
+    Without this the last micro-batch's value would stand for the whole batch in the log. What was
+    logged in earlier iterations is not to be seen within.
     """
     whole = get_event_storage()
     with _PartStorage(whole) as parts:

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from iou_balanced.backbones import register_weights_handler
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
-from .checks import check_config, instantiate_model, warn_of_other_images
+from .checks import check_accumulation, check_config, instantiate_model, warn_of_other_images
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .config import accepts, load_config, overridden_keys
 from .errors import UserError, data_errors_as_user_errors
@@ -79,6 +79,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     warn_of_other_images(cfg)
     model = instantiate_model(cfg).to(cfg.train.device)
     logger.info("Model:\n%s", model)
+    check_accumulation(cfg, model)
     optimizer_cfg = cfg.optimizer.copy()
     optimizer_cfg.params.model = model
     optimizer = instantiate(optimizer_cfg)

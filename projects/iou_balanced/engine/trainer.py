@@ -41,13 +41,13 @@ class Trainer(SimpleTrainer):
     The gradient of several micro-batches is that of one batch with all their images, and so are
     the logged losses: a dense detector divides its sums by the positives of all of them, takes
     them into its moving average once, and class weights count the objects of all of them (see
-    `iou_balanced.modeling.normalizer.whole_batch`). This does not hold for what a model computes
-    over the images that it gets together: statistics of a BatchNorm in training mode; IoU-balanced
-    classification and Eq. 7 (arXiv 1908.05641), which keep the sum over the positives of a
-    micro-batch; w_loc of "auto", measured on the first of them; the padding of images to a common
-    size; an R-CNN's division by its sampled proposals, where an image has fewer of them than the
-    others. Of models without `count_positives`, the R-CNNs among them, the losses are averaged.
-    What a model logs is the mean over the micro-batches.
+    `iou_balanced.modeling.normalizer.whole_batch`; an R-CNN's cannot count its samples so). This
+    does not hold for what a model computes over the images that it gets together: statistics of a
+    BatchNorm in training mode; IoU-balanced classification and Eq. 7 (arXiv 1908.05641), which keep
+    the sum over the positives of a micro-batch; w_loc of "auto", measured on the first of them; the
+    padding of images to a common size; an R-CNN's division by its sampled proposals, where an image
+    has fewer of them than the others. Of models without `count_positives`, the R-CNNs among them,
+    the losses are averaged. What a model logs is the mean over the micro-batches.
 
     Args:
         model, data_loader, optimizer: see `SimpleTrainer`.

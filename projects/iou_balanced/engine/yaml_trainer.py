@@ -1,5 +1,6 @@
 """The trainer for users of yaml (yacs) configs."""
 
+import contextlib
 import logging
 import os
 
@@ -14,7 +15,7 @@ from detectron2.data import (
 )
 from detectron2.engine import DefaultTrainer
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -50,8 +51,9 @@ class BalancedDefaultTrainer(DefaultTrainer):
     - `DATASETS.TEST` is evaluated by `build_evaluator`.
 
     Raises:
-        UserError: the classes of `DATASETS.TRAIN` are not as many as the model's, cannot be
-            counted, or not weighed; a batch that the processes and micro-batches cannot share.
+        UserError: the classes of a data set are not as many as the model's; those of
+            `DATASETS.TRAIN` cannot be counted, or not weighed; a batch that the processes and
+            micro-batches cannot share.
     """
 
     _class_counts: ClassCounts | None = None
@@ -89,17 +91,29 @@ class BalancedDefaultTrainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict) -> None:
         super(DefaultTrainer, self).load_state_dict(state_dict)
         if "_trainer" in state_dict:
-            self._trainer.load_state_dict(state_dict["_trainer"])
+            state = dict(state_dict["_trainer"])
+            scaler = getattr(self._trainer, "grad_scaler", None)
+            if scaler is not None:  # the interrupted run may have been without AMP
+                state["grad_scaler"] = state.get("grad_scaler") or scaler.state_dict()
+            self._trainer.load_state_dict(state)
         else:
             logger.warning("The checkpoint has no state of the optimizer: it starts afresh")
 
     def build_hooks(self) -> list:
+        _check_classes(self.cfg, self.model)
         # The counts are there before `resume_or_load`, which compares the checkpoint's with them.
-        return [*self._class_balance_hooks(), ResumeStateHook(self.model), *super().build_hooks()]
+        own = [*self._class_balance_hooks(), ResumeStateHook(self.model, config_key=_yaml_key)]
+        return [*own, *super().build_hooks()]
 
     def _class_balance_hooks(self) -> list[ClassBalanceHook]:
         modules = class_balances(self.model).values()
         if not modules:
+            if _weighs_classes(self.cfg):
+                raise UserError(
+                    f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} does not read "
+                    f"MODEL.CLASS_BALANCE.NAME {self.cfg.MODEL.CLASS_BALANCE.NAME}: give "
+                    "BalancedRetinaNet or CenterNet, or NAME ''"
+                )
             return []
         counts = None
         if any(m.class_counts is None and m.image_counts is None for m in modules):
@@ -107,13 +121,7 @@ class BalancedDefaultTrainer(DefaultTrainer):
             if counts is None:  # of a subclass with a loader of its own
                 counts = _count_classes(self.cfg, _read_train_dataset(self.cfg))
         self._class_counts = counts
-        return [ClassBalanceHook(self.model, counts, config_key=_key)]
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> torch.nn.Module:
-        model = super().build_model(cfg)
-        _check_classes(cfg, model)
-        return model
+        return [ClassBalanceHook(self.model, counts, config_key=_yaml_key)]
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -122,12 +130,14 @@ class BalancedDefaultTrainer(DefaultTrainer):
             augmentations = centernet_augmentations(cfg, is_train=True)
             mapper = DatasetMapper(cfg, is_train=True, augmentations=augmentations)
             kwargs = {"mapper": mapper, "aspect_ratio_grouping": False}
-        if "CLASS_BALANCE" not in cfg.MODEL or cfg.MODEL.CLASS_BALANCE.NAME == "":
+        if not _weighs_classes(cfg):
             return build_detection_train_loader(cfg, **kwargs)
         dataset = _read_train_dataset(cfg)
         loader = build_detection_train_loader(cfg, dataset=dataset, **kwargs)
-        # For the hook, which is made later: else the data set would have to be read again.
-        loader.class_counts = _count_classes(cfg, dataset)
+        # For the hook, which is made later: else the data set would have to be read again. It is
+        # the hook that says where counts are missing.
+        with contextlib.suppress(UserError):
+            loader.class_counts = _count_classes(cfg, dataset)
         return loader
 
     @classmethod
@@ -183,7 +193,7 @@ class BalancedDefaultTrainer(DefaultTrainer):
         )
 
 
-def _key(name: str, argument: str) -> str:
+def _yaml_key(name: str, argument: str) -> str:
     return f"MODEL.CLASS_BALANCE.{argument.upper()}".rstrip(".")
 
 
@@ -210,15 +220,21 @@ def _micro_batch_config(cfg: CfgNode) -> CfgNode:
 def _check_classes(cfg: CfgNode, model: torch.nn.Module) -> None:
     is_rcnn = hasattr(model, "roi_heads")
     num_classes = getattr(model.roi_heads if is_rcnn else model, "num_classes", None)
-    key = "ROI_HEADS" if is_rcnn else "CENTERNET" if isinstance(model, CenterNet) else "RETINANET"
+    nodes = {GeneralizedRCNN: "ROI_HEADS", RetinaNet: "RETINANET", CenterNet: "CENTERNET"}
+    node = next((name for kind, name in nodes.items() if isinstance(model, kind)), None)
+    key = "it" if node is None else f"MODEL.{node}.NUM_CLASSES"
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         classes = MetadataCatalog.get(name).get("thing_classes")
         if None not in (classes, num_classes) and len(classes) != num_classes:
             raise UserError(
                 f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
                 f"{', ...' if len(classes) > 5 else ''}), but the model {num_classes}: give "
-                f"MODEL.{key}.NUM_CLASSES {len(classes)}"
+                f"{key} {len(classes)}"
             )
+
+
+def _weighs_classes(cfg: CfgNode) -> bool:
+    return "CLASS_BALANCE" in cfg.MODEL and cfg.MODEL.CLASS_BALANCE.NAME != ""
 
 
 def _puts_on_canvas(cfg: CfgNode) -> bool:

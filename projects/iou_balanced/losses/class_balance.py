@@ -145,7 +145,7 @@ class ClassBalance(nn.Module):
     def forward(
         self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
     ) -> Tensor | ClassWeights:
-        """The class weights of a batch, without gradient, on the device of `gt_labels`.
+        """The class weights of a batch, without gradient, on the module's device.
 
         Args:
             gt_classes: one (G,) an image, the classes of its objects after augmentation, without

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from iou_balanced.losses import PenaltyReducedFocalLoss, SmoothL1Loss
 from iou_balanced.losses.checks import upcast
 
-from .centernet_box_transform import CenterBoxTransform
+from .centernet_box_transform import CenterBoxTransform, weights_like
 from .centernet_decode import decode, merge_flipped, values_at
 from .centernet_head import CenterNetPredictions
 from .centernet_targets import CenterTargets, center_targets, count_centers
@@ -104,7 +104,7 @@ class CenterNet(InjectedLosses, DenseDetector):
         self.stride = shape.stride
         for name, expected in (("in_channels", shape.channels), ("num_classes", num_classes)):
             value = getattr(head, name, expected)
-            if value != expected:
+            if None not in (value, expected) and value != expected:
                 raise ValueError(
                     f"Expected argument `head` to have {name}={expected}, as the "
                     f"{'backbone' if name == 'in_channels' else 'model'} has, but got {value}"
@@ -217,7 +217,7 @@ class CenterNet(InjectedLosses, DenseDetector):
             for x in (predictions.offset, predictions.size)
         ]
         deltas = upcast(torch.cat(at, dim=1))
-        deltas = deltas * self.box2box_transform.weights_like(deltas)
+        deltas = deltas * weights_like(self.box2box_transform.weights, deltas)
         positives = Positives(deltas, torch.cat([corner, corner + self.stride], 1), targets.boxes)
         loss_box_reg, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives

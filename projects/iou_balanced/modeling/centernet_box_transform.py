@@ -17,7 +17,6 @@ class CenterBoxTransform:
 
     def __init__(self, *, weights: Sequence[float] = (0.5, 0.5, 0.05, 0.05)):
         self.weights = tuple(float(w) for w in weights)
-        self._tensors = {}
         if len(self.weights) != 4 or not all(w > 0 for w in self.weights):
             raise ValueError(
                 f"Expected argument `weights` to be four positive numbers, but got {weights}"
@@ -33,24 +32,22 @@ class CenterBoxTransform:
         stride = cells[:, 2:] - cells[:, :2]
         offset = ((boxes[:, :2] + boxes[:, 2:]) / 2 - cells[:, :2]) / stride
         size = (boxes[:, 2:] - boxes[:, :2]) / stride
-        return torch.cat([offset, size], dim=1) * self.weights_like(boxes)
+        return torch.cat([offset, size], dim=1) * weights_like(self.weights, boxes)
 
     def apply_deltas(self, deltas: Tensor, cells: Tensor) -> Tensor:
         """(P, 4) boxes in pixels; the inverse of `get_deltas`."""
         stride = cells[:, 2:] - cells[:, :2]
-        offset, size = (deltas / self.weights_like(deltas)).split(2, dim=1)
+        offset, size = (deltas / weights_like(self.weights, deltas)).split(2, dim=1)
         center, half = cells[:, :2] + offset * stride, size * stride / 2
         return torch.cat([center - half, center + half], dim=1)
 
-    def weights_like(self, x: Tensor) -> Tensor:
-        """(4,) the weights, of the dtype and on the device of `x`.
-
-        They are kept, because a GPU is waited for at each copy from the host.
-        """
-        key = (x.dtype, x.device)
-        if key not in self._tensors:
-            self._tensors[key] = x.new_tensor(self.weights)
-        return self._tensors[key]
-
     def __repr__(self) -> str:
         return f"CenterBoxTransform(weights={self.weights})"
+
+
+def weights_like(weights: Sequence[float], x: Tensor) -> Tensor:
+    """The weights as one tensor of the dtype and on the device of `x`.
+
+    Filled there, because a GPU is waited for at each copy from the host.
+    """
+    return torch.cat([x.new_full((1,), weight) for weight in weights])

@@ -89,7 +89,7 @@ def add_centernet_config(cfg: CfgNode) -> None:
 def build_centernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
     """A timm model with CenterNet's neck, by the keys of `add_centernet_config`.
 
-    It warns where the images are not those that timm's weights are for.
+    It warns where `MODEL.WEIGHTS` is timm's and the images are not those that these are for.
 
     Raises:
         ValueError: there is no such neck, model or map.
@@ -119,6 +119,8 @@ def build_centernet_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> Backbone:
 
 
 def _warn_of_other_images(cfg: CfgNode) -> None:
+    if not cfg.MODEL.WEIGHTS.startswith("timm://"):
+        return
     text = timm_images_warning(
         cfg.MODEL.CENTERNET.BACKBONE,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,

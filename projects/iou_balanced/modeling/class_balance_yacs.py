@@ -105,9 +105,9 @@ def class_balance_from_config(cfg: CfgNode, num_classes: int) -> ClassBalance | 
                 f"Expected SCHEDULE to be given with {node.NAME}: one of {list(_SCHEDULES)}, or "
                 "'' for the full weights throughout, but got None"
             )
-        if keys.get("BETA") == 1:
-            keys["BETA"] = None
         arguments.update(_arguments(kind, keys, f"NAME {node.NAME!r}"))
+        if arguments.get("beta") == 1:
+            arguments["beta"] = None
         return kind(num_classes=num_classes, **arguments)
     except ValueError as e:
         raise ValueError(f"MODEL.CLASS_BALANCE: {e}") from e

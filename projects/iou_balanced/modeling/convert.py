@@ -51,9 +51,9 @@ class _Recipe(NamedTuple):
     own_beta: float = 0.0
     """Of the class, where the config says nothing."""
     normalizer_start: float | None = None
-    """Detectron2's first value of the moving average; None where there is no such argument."""
-    starts_apart: bool = False
-    """The first boxes overlap nothing, a measured w_loc would be in the thousands: Eq. 7."""
+    """Detectron2's first value of the moving average; None where there is none."""
+    boxes_start_apart: bool = False
+    """And overlap nothing: a measured w_loc would be in the thousands. Eq. 7 then."""
 
 
 _FOCAL_025 = {"alpha": 0.25, "gamma": 2.0}
@@ -69,7 +69,7 @@ _FOVEABOX = _Recipe(
 )
 _CENTERNET = _Recipe(
     *(CenterNet, PENALTY_REDUCED, {"alpha": 2.0, "beta": 4.0}, "smooth_l1", 1.5, None),
-    starts_apart=True,
+    boxes_start_apart=True,
 )
 _FAST_RCNN = _Recipe(
     BalancedFastRCNNOutputLayers, CROSS_ENTROPY, {"reduction": "sum"}, "smooth_l1", 1.3, 1.0
@@ -110,8 +110,8 @@ def balance(
 
     Args:
         model: a LazyCall, from the model zoo or the user's own.
-        eta: exponent of the IoU in the classification loss (Eq. 4); None leaves it plain.
-            "paper": 1.5, and 1.3 for the R-CNNs.
+        eta: exponent of the IoU in the classification loss (Eq. 4); None: plain. "paper": 1.5, and
+            1.3 for the R-CNNs.
         lam: exponent in the localization loss (Eq. 6); None leaves it plain. "paper": 1.5.
         weight: w_loc (Eq. 6), a number or "auto". "paper": "auto" for smooth L1, 1 for CenterNet
             and losses of boxes (GIoU, DIoU, CIoU).
@@ -158,10 +158,10 @@ def balance(
             model._target_ = BalancedGeneralizedRCNN
     else:
         whole = isinstance(model, DictConfig) and target is None and "model" in model
+        hint = "; give the config's `.model`" if whole else ""
         raise ValueError(
-            "Expected argument `model` to be a LazyCall of detectron2's RetinaNet, FCOS or "
-            "GeneralizedRCNN, or of a detector of iou_balanced.modeling, but got "
-            f"{target or type(model)}" + ("; give the config's `.model`" if whole else "")
+            "Expected argument `model` to be a LazyCall of detectron2's RetinaNet, FCOS or Generalized"
+            f"RCNN, or of a detector of iou_balanced.modeling, but got {target or type(model)}{hint}"
         )
     return model
 
@@ -224,7 +224,8 @@ def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
     for node, recipe, change, cls_loss, box_loss in planned:
         if not issubclass(_locate(node), recipe.target):
             node._target_ = recipe.target
-        use_head_group_norm(node)
+        if recipe in (_RETINANET, _FCOS):
+            use_head_group_norm(node)
         # The losses hold these now; our classes do not take them.
         for key in _STOCK_KEYS:
             node.pop(key, None)
@@ -287,7 +288,7 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
     if lam is not None:
         weight, normalize = change.weight, change.normalize
         if normalize is None:
-            normalize = weight == PAPER and (family.plain.on_boxes or recipe.starts_apart)
+            normalize = weight == PAPER and (family.plain.on_boxes or recipe.boxes_start_apart)
         if weight == PAPER or (weight == "auto" and normalize):
             weight = 1.0 if normalize or family.plain.on_boxes else "auto"
         arguments = {

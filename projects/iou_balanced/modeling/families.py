@@ -71,7 +71,7 @@ def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool) -> None:
     Raises:
         ValueError: it takes class labels where the detector has a heat map, or the reverse.
     """
-    if isinstance(cls_loss, _OF_LABELS if on_heatmaps else _OF_HEATMAPS):
+    if type(cls_loss) in (_OF_LABELS if on_heatmaps else _OF_HEATMAPS):
         kinds = ("heat maps", _OF_HEATMAPS), ("class labels", FOCAL[:2])
         (kind, examples), (other, _) = kinds if on_heatmaps else kinds[::-1]
         raise ValueError(

@@ -26,9 +26,12 @@ class HeadGroupNorm:
         """
         return nn.GroupNorm(1 if num_channels == 1 else self.num_groups, num_channels)
 
+    def __repr__(self) -> str:
+        return f"HeadGroupNorm(num_groups={self.num_groups})"
+
 
 def use_head_group_norm(model: DictConfig) -> None:
-    """Replace "GN" in the head of a detector's LazyConfig by its equal, for v0.6."""
+    """Replace "GN" in the head of a RetinaNet's or FCOS's LazyConfig by its equal, for v0.6."""
     head = model.get("head")
     if isinstance(head, DictConfig) and head.get("norm") == "GN":
         head.norm = LazyCall(HeadGroupNorm)(num_groups=32)
