@@ -1,17 +1,18 @@
 """From a stock LazyConfig to the balanced detector in one line."""
 
-import copy
 from typing import NamedTuple
 
 from detectron2.config import LazyCall
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.meta_arch.fcos import FCOS
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig
 
-from iou_balanced.losses import BalanceOriented, ClassBalance
-
 from .centernet import CenterNet
+from .convert_class_balance import (
+    check_class_balance_node,
+    locate_target,
+    set_class_balance,
+)
 from .convert_rcnn import box_predictor_nodes, rpn_node
 from .families import (
     BOX_FAMILIES,
@@ -137,31 +138,32 @@ def balance(
         ValueError: `model` is no such detector, or a value is none that the losses take. `model`
             is unchanged then.
     """
-    target = _locate(model)
+    target = locate_target(model)
     dense = next((r for known, r in _DENSE.items() if _is(target, known)), None)
     change = _Change(eta, lam, weight, beta, normalize, across_processes)
     if class_balance is not None:
-        _check_class_balance(class_balance, target)
+        check_class_balance_node(class_balance, target)
     if dense is not None:
         if rpn:
             raise ValueError(f"Expected argument `rpn` to be False: {target.__name__} has no RPN")
         _apply([(model, dense, change)])
-        _set_class_balance(model, class_balance)
+        set_class_balance(model, class_balance)
     elif isinstance(target, type) and issubclass(target, GeneralizedRCNN):
         nodes = [(node, _FAST_RCNN, change) for _, node in box_predictor_nodes(model)]
         if rpn:
             nodes.append((rpn_node(model), _RPN, change._replace(weight=PAPER)))
         _apply(nodes)
         for _, node in box_predictor_nodes(model):
-            _set_class_balance(node, class_balance)
+            set_class_balance(node, class_balance)
         if target is GeneralizedRCNN:
             model._target_ = BalancedGeneralizedRCNN
     else:
         whole = isinstance(model, DictConfig) and target is None and "model" in model
         hint = "; give the config's `.model`" if whole else ""
         raise ValueError(
-            "Expected argument `model` to be a LazyCall of detectron2's RetinaNet, FCOS or Generalized"
-            f"RCNN, or of a detector of iou_balanced.modeling, but got {target or type(model)}{hint}"
+            "Expected argument `model` to be a LazyCall of detectron2's RetinaNet, FCOS or "
+            "GeneralizedRCNN, or of a detector of iou_balanced.modeling, but got "
+            f"{target or type(model)}{hint}"
         )
     return model
 
@@ -173,39 +175,6 @@ class _Change(NamedTuple):
     beta: float | str | None
     normalize: bool | None
     across_processes: bool
-
-
-def _check_class_balance(node, model: type | None) -> None:
-    target = _locate(node)
-    if not (isinstance(target, type) and issubclass(target, ClassBalance)):
-        raise ValueError(
-            "Expected argument `class_balance` to be a LazyCall of one of iou_balanced.losses' "
-            f"BalanceOriented, ClassBalanced and Equalization, but got {target or type(node)}"
-        )
-    is_rcnn = isinstance(model, type) and issubclass(model, GeneralizedRCNN)
-    tells = model is GeneralizedRCNN or (is_rcnn and issubclass(model, BalancedGeneralizedRCNN))
-    counts_instances = (
-        issubclass(target, BalanceOriented)
-        and node.get("eta", 0.8) != 1
-        and node.get("counted", "instances") == "instances"
-    )
-    if is_rcnn and not tells and counts_instances:
-        raise ValueError(
-            "Expected argument `class_balance` to have counted='locations' (or eta=1), because "
-            f"{model.__name__} does not tell its box head what the images show, but got "
-            "counted='instances'"
-        )
-
-
-def _set_class_balance(node: DictConfig, class_balance: DictConfig | None) -> None:
-    if class_balance is not None:
-        node.class_balance = copy.deepcopy(class_balance)  # one for each stage of a cascade
-        node.class_balance.setdefault("num_classes", "${..num_classes}")
-
-
-def _locate(node) -> type | None:
-    target = node.get("_target_") if isinstance(node, DictConfig) else None
-    return locate(target) if isinstance(target, str) else target
 
 
 def _is(target, known: type) -> bool:
@@ -222,7 +191,7 @@ def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
         for node, recipe, change in nodes
     ]
     for node, recipe, change, cls_loss, box_loss in planned:
-        if not issubclass(_locate(node), recipe.target):
+        if not issubclass(locate_target(node), recipe.target):
             node._target_ = recipe.target
         if recipe in (_RETINANET, _FCOS):
             use_head_group_norm(node)
@@ -234,7 +203,7 @@ def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
             start = recipe.normalizer_start
             node.loss_normalizer = LazyCall(LossNormalizer)(initial=start)
         normalizer = node.get("loss_normalizer")  # one of the user's own stays as it is
-        if normalizer and _locate(normalizer) is LossNormalizer:
+        if normalizer and locate_target(normalizer) is LossNormalizer:
             normalizer.across_processes = change.across_processes
 
 
@@ -246,13 +215,13 @@ def _make(family: Family, balanced: bool, arguments: dict) -> DictConfig:
 
 def _cls_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
     old = node.get("cls_loss") or {}
-    family = family_of(_locate(old), CLS_FAMILIES)
+    family = family_of(locate_target(old), CLS_FAMILIES)
     if old and family is None:
         if change.eta is None:
             return old  # quality focal loss, or one of the user's own
         raise ValueError(
             f"Expected argument `eta` to be None, because the config's cls_loss "
-            f"{_locate(old).__name__} has no IoU-balanced form, but got {change.eta!r}"
+            f"{locate_target(old).__name__} has no IoU-balanced form, but got {change.eta!r}"
         )
     family = family or recipe.cls_family
     known = dict(recipe.cls_arguments)
@@ -267,7 +236,7 @@ def _cls_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
 
 def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
     old = node.get("box_loss") or {}
-    family = family_of(_locate(old), BOX_FAMILIES.values())
+    family = family_of(locate_target(old), BOX_FAMILIES.values())
     if family is None:
         family = box_family(node.get("box_reg_loss_type", recipe.box_kind))
     arguments = {k: old[k] for k in family.arguments if k in old}
