@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.utils.events import EventStorage
 
@@ -55,6 +55,7 @@ def test_any_trainer_records_w_loc():
 def test_the_yaml_trainer_has_the_hook(monkeypatch):
     class Stub(BalancedDefaultTrainer):
         def __init__(self):
+            self.cfg = get_cfg()
             self._trainer = SimpleNamespace(model=instantiate(small_retinanet()))
 
     monkeypatch.setattr(DefaultTrainer, "build_hooks", lambda self: ["others"])
