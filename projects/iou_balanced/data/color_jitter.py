@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import detectron2.data.transforms as T
 import numpy as np
 
+from .color_transform import ColorTransform, check_color_image
+
 __all__ = ["ColorJitter", "ColorJitterTransform"]
 
 # ITU-R BT.601, as OpenCV's conversion to grey has it; in RGB
@@ -73,7 +75,7 @@ class ColorJitter(T.Augmentation):
         return ColorJitterTransform(factors, lighting.tolist(), image_format=self.image_format)
 
 
-class ColorJitterTransform(T.Transform):
+class ColorJitterTransform(ColorTransform):
     """Change an image's colors; coordinates and segmentations stay as they are.
 
     The image is (H, W, 3) in [0, 255], of any dtype. The result is float32 and not clipped.
@@ -100,8 +102,7 @@ class ColorJitterTransform(T.Transform):
         self.image_format = image_format
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        if img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(f"Expected argument `img` to be (H, W, 3), but got {img.shape}")
+        check_color_image(img)
         # All steps are linear in the image, its grey and the mean of that, hence so is the result.
         own, of_grey, of_mean = 1.0, 0.0, 0.0
         for step, factor in self.factors.items():
@@ -126,13 +127,3 @@ class ColorJitterTransform(T.Transform):
             np.matmul(img[strip].astype(np.float32), mixture, out=result[strip])
             result[strip] += shift
         return result
-
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation
-
-    def inverse(self) -> T.Transform:
-        """No-op, as Detectron2 has it for all transforms that move nothing."""
-        return T.NoOpTransform()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import detectron2.data.transforms as T
 import numpy as np
 
+from .color_transform import ColorTransform, check_color_image
+
 __all__ = ["PhotometricDistortion", "PhotometricTransform"]
 
 _PROB = 0.5
@@ -80,7 +82,7 @@ class PhotometricDistortion(T.Augmentation):
         )
 
 
-class PhotometricTransform(T.Transform):
+class PhotometricTransform(ColorTransform):
     """Change an image's colours; coordinates and segmentations stay as they are.
 
     An image of uint8 is computed in float32, and rounded and clipped to [0, 255] once, at the end.
@@ -114,8 +116,7 @@ class PhotometricTransform(T.Transform):
         self.image_format = image_format
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        if img.ndim != 3 or img.shape[2] != 3:
-            raise ValueError(f"Expected argument `img` to be (H, W, 3), but got {img.shape}")
+        check_color_image(img)
         # One contiguous plane a channel: numpy is several times faster than on (H, W, 3).
         planes = np.array(np.moveaxis(img, -1, 0), dtype=np.float32, order="C")
         if self.brightness != 0:
@@ -135,16 +136,6 @@ class PhotometricTransform(T.Transform):
         for new, old in enumerate(self.channels):
             result[..., new] = planes[old]
         return result
-
-    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
-        return coords
-
-    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
-        return segmentation
-
-    def inverse(self) -> T.Transform:
-        """No-op, as Detectron2 has it for all transforms that move nothing."""
-        return T.NoOpTransform()
 
 
 def _as_range(name: str, value: Sequence[float]) -> tuple[float, float]:
