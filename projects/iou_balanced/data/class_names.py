@@ -1,0 +1,71 @@
+"""Classes are matched by their names: between data sets, models and checkpoints.
+
+Two lists of the same length say nothing about each other: files number the same classes in another
+order, and a test set may lack some.
+"""
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["check_spelling", "list_names", "match_class_names"]
+
+_NUM_LISTED = 100
+
+
+def match_class_names(
+    classes: Sequence[str], model_classes: Sequence[str], *, of: str, model: str = "the model"
+) -> list[int]:
+    """The place of each of a data set's classes among the model's.
+
+    Args:
+        classes: K names of the data set, each once.
+        model_classes: the model's names in the order of its outputs, each once. It may have more.
+        of: whose `classes` are, for the error, such as "data set 'val'".
+        model: whose `model_classes` are, likewise.
+
+    Returns:
+        K indices into `model_classes`.
+
+    Raises:
+        ValueError: a class that the model does not have, with both lists; or that it has in
+            another spelling, see `check_spelling`.
+    """
+    check_spelling(classes, model_classes, of=of, of_others=model)
+    place = {name: i for i, name in enumerate(model_classes)}
+    unknown = [name for name in classes if name not in place]
+    if unknown:
+        raise ValueError(
+            f"{of} has {len(unknown)} classes that {model} does not have: {list_names(unknown)}. "
+            f"The {len(classes)} classes of {of}: {list_names(classes)}. "
+            f"The {len(model_classes)} of {model}: {list_names(model_classes)}"
+        )
+    return [place[name] for name in classes]
+
+
+def check_spelling(names: Iterable[str], others: Iterable[str], *, of: str, of_others: str) -> None:
+    """Refuse names that the other list has in another spelling only.
+
+    Raises:
+        ValueError: a name of one list is not in the other, but differs from one there only in upper
+            and lower case or in blanks; names both.
+    """
+    names, others = list(names), list(others)
+    known, taken = set(others), set(names)
+    folded = {_fold(other): other for other in others if other not in taken}
+    pairs = [(n, folded[_fold(n)]) for n in names if n not in known and _fold(n) in folded]
+    if pairs:
+        spelled = ", ".join(f"{a!r} and {b!r}" for a, b in pairs)
+        raise ValueError(
+            f"class names of {of} and {of_others} differ in upper and lower case or blanks only: "
+            f"{spelled}. Classes are matched by name: write them in one way"
+        )
+
+
+def list_names(names: Sequence[str]) -> str:
+    """All names with commas, or the first hundred and how many more there are."""
+    shown = ", ".join(map(repr, names[:_NUM_LISTED]))
+    more = len(names) - _NUM_LISTED
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
+
+
+def _fold(name: str) -> str:
+    return "".join(name.split()).casefold()
