@@ -18,8 +18,12 @@ from pathlib import Path
 import torch
 from detectron2.config import LazyConfig, instantiate
 
-from iou_balanced.evaluation import Run, format_comparison, write_comparison_report
-from iou_balanced.evaluation.coco import load_ground_truth
+from iou_balanced.evaluation import (
+    Run,
+    format_comparison,
+    load_ground_truth,
+    write_comparison_report,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = {

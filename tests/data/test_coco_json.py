@@ -86,9 +86,26 @@ def test_evaluation_knows_the_classes(make_coco, tmp_path, class_names):
     assert result["AP"] == pytest.approx(100.0 / len(names))
 
 
-def test_class_that_the_file_lacks(make_coco):
-    with pytest.raises(ValueError, match=r"has \['cow'\].*instances.json has only \['cat', 'dog'"):
-        _register(make_coco(), class_names=["cat", "cow"])
+def test_class_that_the_file_lacks(make_coco, caplog):
+    name = _register(make_coco(), class_names=["cow", "cat"])
+    assert MetadataCatalog.get(name).thing_classes == ["cow", "cat"]
+    with caplog.at_level(logging.WARNING):
+        dicts = DatasetCatalog.get(name)
+    assert [[a["category_id"] for a in d["annotations"]] for d in dicts] == [[], [1]]
+    assert "1 x class without a box\n    cow" in _summary(caplog)
+
+
+@pytest.mark.parametrize(
+    ("class_names", "message"),
+    [
+        (["cow"], r"class_names has 'cow', but .*instances.json has only 'dog', 'cat'"),
+        (["Cat", "dog"], r"class_names and .* differ in upper and lower case.*: 'Cat' and 'cat'"),
+        (["cat ", "dog"], r"blanks only: 'cat ' and 'cat'"),
+    ],
+)
+def test_class_names_that_cannot_be_meant(make_coco, class_names, message):
+    with pytest.raises(ValueError, match=message):
+        _register(make_coco(), class_names=class_names)
 
 
 def test_findings(make_coco, coco_box, caplog):
@@ -105,20 +122,22 @@ def test_findings(make_coco, coco_box, caplog):
     (files[1] / "b.png").unlink()
     with caplog.at_level(logging.WARNING):
         (record,) = _load(files)
-    assert [a["bbox"] for a in record["annotations"]] == [[2, 3, 10, 12], [38, 5, 2, 9]]
+    # The polygon of the box with id 5 is none, and its box is like any other.
+    boxes = [[2, 3, 10, 12], [2, 3, 10, 12], [38, 5, 2, 9]]
+    assert [a["bbox"] for a in record["annotations"]] == boxes
+    assert all("segmentation" not in a for a in record["annotations"])
     summary = _summary(caplog)
     for part in (
-        "annotation id 2, image a.png: (5, 5, 5, 14)",
-        "annotation id 3, image a.png: class 'category_id 1'",
+        "annotation id 2 (annotations[1]), image a.png: (5, 5, 5, 14)",
+        "annotation id 3 (annotations[2]), image a.png: category_id 1",
         "annotation id 4 (annotations[3]): image_id 8",
-        "annotation id 5 (annotations[4]): segmentation [[1, 1, 2, 2]]",
-        "annotation id 6, image a.png: (38, 5, 47, 14), image 40 x 30",
+        "annotation id 6 (annotations[5]), image a.png: (38, 5, 47, 14), image 40 x 30",
         "annotation id 1 (annotations[0]): lacks ['area']",
         "b.png",
         "stays in the ground truth of COCO evaluation",
     ):
         assert part in summary
-    with pytest.raises(ValueError, match=r"annotation id 2, image a.png"):
+    with pytest.raises(ValueError, match=r"annotation id 2 .*, image a.png"):
         _load(files, name="strict", on_invalid="error")
 
 
@@ -146,8 +165,10 @@ def test_pycocotools_passes_over_what_the_file_does_not_list(make_coco, coco_box
     [
         ("{", "instances.json is not JSON"),
         ("[]", "instances.json is not COCO JSON: it must be an object with lists 'images'"),
-        ('{"images": []}', "instances.json is not COCO JSON: an entry or the file lacks 'categ"),
+        ('{"images": []}', "instances.json is not COCO JSON: .*; the file lacks 'categories'"),
         ('{"images": [], "categories": []}', "instances.json has no categories"),
+        ('{"images": [3], "categories": []}', r"; images\[0\] is 3"),
+        ('{"images": [{"id": 1}], "categories": []}', r"images\[0\] lacks 'file_name'"),
     ],
 )
 def test_other_files_are_refused(make_coco, text, message):
@@ -157,10 +178,13 @@ def test_other_files_are_refused(make_coco, text, message):
         _register(files)
 
 
-def test_ids_that_are_not_unique(make_coco, coco_box):
+def test_annotation_ids_that_are_not_unique_are_told(make_coco, coco_box, caplog):
     files = make_coco(annotations=[coco_box(1, 7, 9), coco_box(1, 5, 9)])
-    with pytest.raises(ValueError, match=r"instances.json cannot be loaded.*not unique"):
-        _load(files)
+    with caplog.at_level(logging.WARNING):
+        assert [len(d["annotations"]) for d in _load(files)] == [1, 1]
+    assert "annotation id that occurs more than once (all are kept)" in _summary(caplog)
+    with pytest.raises(ValueError, match=r"annotation id 1 \(annotations\[1\]\)"):
+        _load(files, name="strict", on_invalid="error")
 
 
 def test_missing_files(make_coco, tmp_path):

@@ -116,7 +116,7 @@ def test_one_summary_with_counts_and_first_examples(make_record, caplog):
 def test_only_the_main_process_logs(make_record, caplog, monkeypatch):
     monkeypatch.setattr("detectron2.utils.comm.is_main_process", lambda: False)
     with caplog.at_level(logging.WARNING):
-        _loader([make_record((5, 5, 5, 5))])()
+        _loader([make_record((5, 5, 5, 5), (1, 2, 3, 4))])()
     assert not [r for r in caplog.records if "iou_balanced" in r.name]
 
 

@@ -1,17 +1,27 @@
 """Any COCO JSON file as a Detectron2 data set."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-from detectron2.data.datasets import load_coco_json
+from detectron2.structures import BoxMode
 
+from iou_balanced.formats.coco_file import BBOX_FORMATS, CocoBox, CocoFile
+from iou_balanced.formats.coco_ground_truth import usable_mask
+from iou_balanced.formats.findings import Findings
+from iou_balanced.formats.plausibility import BoxFormatCheck
+
+from .class_names import check_spelling, list_names
+from .image_checks import place_on_image
+from .image_reading import set_pixel_range
 from .registration import already_registered, as_class_names, register
-from .validation import CheckedLoader, Findings
+from .validation import CheckedLoader
 
 __all__ = ["register_coco_json"]
+
+# Their values have 8 bits, so that the file need not be opened to know it.
+_8_BIT_SUFFIXES = (".jpg", ".jpeg")
 
 
 def register_coco_json(
@@ -21,45 +31,67 @@ def register_coco_json(
     image_root: str,
     class_names: Sequence[str] | None = None,
     on_invalid: str = "drop",
+    masks: bool = False,
+    bbox_format: str | None = None,
+    pixel_range: Sequence[float] | str | None = None,
 ) -> str:
     """Register a COCO JSON file and return the data set's name.
 
     Contiguous class ids follow the file's category ids in ascending order, or `class_names` where
     it is given. Crowd boxes stay, with iscrowd=1. A file without "annotations" (as COCO's test-dev)
-    gives images without that key.
+    gives images without that key. Values are read as `iou_balanced.formats.coco_file` says.
 
-    Evaluation: the metadata point COCO evaluation to `json_file` itself. So a box or image that is
-    dropped here is still in the ground truth there: pycocotools counts the boxes of a missing image
-    and those without area as missed; it passes over, without a word, annotations of categories or
-    images that the file does not list. The summary of dropped boxes says so. Only where
-    `class_names` leaves categories out or reorders them does Detectron2 evaluate against the loaded
-    data instead, because its COCO evaluator wants the file's categories to be the classes.
+    Images are not opened, but for their headers where the suffix is not that of JPEG files, which
+    alone have 8 bits for certain, or where the file does not state their size.
+    `python -m iou_balanced.data.check` opens them all.
 
-    The file is parsed once here for its categories and once by Detectron2's loader.
+    Evaluation by `COCOBoxEvaluator` is against all that can be read of the file itself. So a box or
+    image that is dropped here counts as missed there; the summary of dropped boxes says so.
+    Detectron2's own evaluator gets the file as it is, or where its ids or classes are not those
+    that it needs, what was loaded here.
 
     Args:
         name: for Detectron2's catalogs.
         json_file: path of the file.
         image_root: folder to which "file_name" in the file is relative.
-        class_names: only these classes, in this order. Default: all categories of the file.
+        class_names: the classes, in this order. Those that the file does not have are classes
+            without a box, categories that are not among them are left out; both are told. Default:
+            all categories of the file.
         on_invalid: "drop" or "error", see `iou_balanced.data.validation`.
+        masks: masks are trained on: "segmentation" is kept, and a box without a usable one dropped.
+            tools/train_net.py sets it where the mapper has use_instance_mask. Otherwise
+            "segmentation" is not read at all.
+        bbox_format: "xywh" or "xyxy", what "bbox" is in the file. Default: COCO's xywh, with a
+            check that refuses files which are plainly something else.
+        pixel_range: how images of more than 8 bits are scaled: (low, high), the values that become
+            0 and 255, or "image" for each image's own. By default they are refused.
 
     Raises:
         FileNotFoundError: no such file or image folder.
-        ValueError: not a COCO JSON file; a class that it does not have; the name means another data
-            set; a bad on_invalid. When the data is loaded: invalid data with on_invalid="error".
+        ValueError: not a COCO JSON file, or one that contradicts itself; none of `class_names` is
+            in it, or one in another spelling only; the name means another data set; another bad
+            argument. When the data is loaded: invalid data with on_invalid="error", boxes in
+            another format, or no box left.
     """
     # str() and abspath: arguments may come from a config, and "a/" and "./a" are one folder
     name = str(name)
     json_file = os.path.abspath(os.path.expanduser(str(json_file)))
     image_root = os.path.abspath(os.path.expanduser(str(image_root)))
     class_names = as_class_names(class_names)
+    if bbox_format not in (None, *BBOX_FORMATS):
+        raise ValueError(
+            f"Expected argument `bbox_format` to be None or one of {BBOX_FORMATS}, but got "
+            f"{bbox_format!r}"
+        )
     arguments = {
         "function": "register_coco_json",
         "json_file": json_file,
         "image_root": image_root,
         "class_names": class_names,
         "on_invalid": on_invalid,
+        "masks": bool(masks),
+        "bbox_format": bbox_format,
+        "pixel_range": set_pixel_range(image_root, pixel_range),
     }
     if already_registered(name, arguments):
         return name
@@ -69,35 +101,48 @@ def register_coco_json(
     if not os.path.isdir(image_root):
         raise FileNotFoundError(f"data set {name!r}: image_root {image_root} is not a folder")
     contents = _read_contents(json_file)
-    category_ids = _select(contents.categories, class_names, json_file)
-    classes = [contents.categories[i] for i in category_ids]
-    note = "What is dropped is not trained on, but stays in the ground truth of COCO evaluation."
-    metadata = {"thing_classes": classes, "evaluator_type": "coco", "image_root": image_root}
-    if category_ids == sorted(category_ids):
-        metadata["thing_dataset_id_to_contiguous_id"] = {c: i for i, c in enumerate(category_ids)}
-    if category_ids == sorted(contents.categories):
-        metadata["json_file"] = json_file
-    else:
-        # COCOeval sorts by category id and takes all categories of a file, while Detectron2 reads
-        # its result in the order of thing_classes. Without json_file it writes a fitting one.
-        note = ""
+    classes = _select(contents.categories, class_names, json_file)
     load = CheckedLoader(
-        partial(_load, json_file, image_root, category_ids),
+        partial(
+            _load,
+            json_file,
+            image_root,
+            classes,
+            masks=masks,
+            bbox_format=bbox_format,
+            pixel_range=arguments["pixel_range"],
+        ),
         name=name,
         class_names=classes,
         on_invalid=on_invalid,
-        note=note,
+        note="What is dropped is not trained on, but stays in the ground truth of COCO evaluation, "
+        "as far as it can be read.",
     )
+    metadata = {
+        "thing_classes": classes,
+        "evaluator_type": "coco",
+        "image_root": image_root,
+        "coco_json": json_file,
+        "bbox_format": bbox_format,
+    }
+    ids = {category: i for i, category in contents.categories.items()}
+    file_ids = [ids.get(c) for c in classes]
+    if None not in file_ids and contents.suits_pycocotools and bbox_format != "xyxy":
+        if file_ids == sorted(file_ids):
+            metadata["thing_dataset_id_to_contiguous_id"] = {c: i for i, c in enumerate(file_ids)}
+        if file_ids == sorted(contents.categories):
+            # Detectron2's evaluator sorts by category id and takes all categories of a file.
+            # Without json_file it writes a fitting one from what is loaded.
+            metadata["json_file"] = json_file
     return register(name, arguments, load, metadata)
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What Detectron2's loader does not tell of a file."""
+    """What has to be known of a file before it is loaded."""
 
-    categories: dict[int, str]  # category id -> name
-    has_annotations: bool
-    findings: tuple[tuple[str, str], ...]  # (kind, example)
+    categories: dict  # id -> name, in order
+    suits_pycocotools: bool
 
 
 def _read_contents(json_file: str) -> _Contents:
@@ -105,97 +150,137 @@ def _read_contents(json_file: str) -> _Contents:
     return _parse(json_file, stat.st_mtime_ns, stat.st_size)
 
 
-@lru_cache(maxsize=16)  # registration and each loading want it, and COCO's own file takes seconds
+@lru_cache(maxsize=16)  # each loader and evaluator of a config asks, and COCO's file takes seconds
 def _parse(json_file: str, mtime_ns: int, size: int) -> _Contents:
-    try:
-        with open(json_file, encoding="utf-8") as f:
-            data = json.load(f)
-        categories = {c["id"]: str(c["name"]) for c in data["categories"]}
-        image_ids = {image["id"] for image in data["images"]}
-        findings = []
-        for i, a in enumerate(data.get("annotations", ())):
-            source = f"{_source(json_file, a['id'])} (annotations[{i}])"
-            findings += [(kind, f"{source}: {text}") for kind, text in _check(a, image_ids)]
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{json_file} is not JSON: {e}") from e
-    except KeyError as e:
-        raise ValueError(f"{json_file} is not COCO JSON: an entry or the file lacks {e}") from e
-    except (TypeError, AttributeError) as e:
-        raise ValueError(
-            f"{json_file} is not COCO JSON: it must be an object with lists 'images', "
-            f"'categories' and (but for a test set) 'annotations' ({e})"
-        ) from e
-    return _Contents(categories, "annotations" in data, tuple(findings))
-
-
-def _check(annotation: dict, image_ids: set) -> list[tuple[str, str]]:
-    """Findings (kind, text) that can no longer be made once Detectron2 has loaded the file."""
-    if annotation["image_id"] not in image_ids:
-        return [("unknown_image", f"image_id {annotation['image_id']!r}")]
-    found = []
-    missing = [k for k in ("area", "iscrowd") if k not in annotation]
-    if missing:
-        found.append(("no_eval_keys", f"lacks {missing}"))
-    polygons = annotation.get("segmentation")
-    # the rule of detectron2.data.datasets.load_coco_json, which drops the box along with them
-    if isinstance(polygons, list) and polygons and not any(map(_is_polygon, polygons)):
-        found.append(("bad_polygon", f"segmentation {polygons}"))
-    return found
-
-
-def _is_polygon(points: list) -> bool:
-    return len(points) % 2 == 0 and len(points) >= 6
-
-
-def _select(categories: dict[int, str], class_names: list[str] | None, json_file: str) -> list[int]:
-    """The category ids of `class_names`, in its order; of all categories where it is None."""
-    if not categories:
+    file = CocoFile(json_file)
+    if not file.categories:
         raise ValueError(f"{json_file} has no categories")
+    return _Contents({c.id: c.name for c in file.categories}, file.suits_pycocotools())
+
+
+def _select(categories: dict, class_names: list[str] | None, json_file: str) -> list[str]:
+    """The classes of the data set, in its order."""
+    found = list(categories.values())
     if class_names is None:
-        return sorted(categories)
-    found = sorted(set(categories.values()))
-    unknown = [c for c in class_names if c not in found]
-    if unknown:
-        raise ValueError(f"class_names has {unknown}, but {json_file} has only {found}")
-    ids = [i for i in sorted(categories) if categories[i] in class_names]
-    if len(ids) != len(class_names):
-        twice = {i: categories[i] for i in ids}
-        raise ValueError(f"{json_file} has one class name under several category ids: {twice}")
-    return sorted(ids, key=lambda i: class_names.index(categories[i]))
+        return found
+    check_spelling(class_names, found, of="class_names", of_others=json_file)
+    if not set(class_names) & set(found):
+        raise ValueError(
+            f"class_names has {list_names(class_names)}, but {json_file} has only "
+            f"{list_names(found)}"
+        )
+    return class_names
 
 
-def _load(json_file: str, image_root: str, category_ids: list[int]) -> tuple[list[dict], Findings]:
+def _load(
+    json_file: str,
+    image_root: str,
+    classes: list[str],
+    *,
+    masks: bool,
+    bbox_format: str | None,
+    pixel_range,
+) -> tuple[list[dict], Findings]:
     """The raw dicts with contiguous class ids, boxes unchecked, and what is wrong with the file."""
-    contents = _read_contents(json_file)
-    findings = Findings()
-    for kind, example in contents.findings:
-        findings.add(kind, example)
-    try:
-        # Without a name Detectron2 maps no ids: it would fail on the first unknown category.
-        dicts = load_coco_json(json_file, image_root, extra_annotation_keys=["id"])
-    except (AssertionError, KeyError, ValueError) as e:
-        raise ValueError(f"{json_file} cannot be loaded as COCO JSON: {e!r}") from e
-
-    contiguous = {c: i for i, c in enumerate(category_ids)}
-    for record in dicts:
-        if not contents.has_annotations:
-            del record["annotations"]
+    file = CocoFile(json_file, bbox_format=bbox_format)
+    findings = file.findings
+    places = {name: k for k, name in enumerate(classes)}
+    class_of = [places.get(category.name) for category in file.categories]
+    records = []
+    for image in file.images:
+        record = {
+            "file_name": os.path.join(image_root, image.file_name),
+            "height": image.height,
+            "width": image.width,
+            "image_id": image.id,
+        }
+        if file.has_annotations:
+            record["annotations"] = []
+        records.append(record)
+    check = BoxFormatCheck(json_file) if bbox_format is None else None
+    for box in file.boxes():
+        record = records[box.image]
+        source = _Source(file, box.entry, record)
+        if check is not None and record["width"] is not None:
+            check.add(*box.bbox, record["width"], record["height"], source)
+        k = class_of[box.category]
+        if k is None:
+            category = file.categories[box.category].name
+            findings.add("not_selected", f"{source}: {category!r}", category)
             continue
-        kept = []
-        for annotation in record["annotations"]:
-            source = _source(json_file, annotation.pop("id"))
-            category = annotation.get("category_id")
-            if category not in contiguous and category in contents.categories:
-                findings.add("not_selected", f"{source}: {contents.categories[category]!r}")
-                continue
-            # text where it is unknown, lest it be taken for a contiguous id: it is reported
-            unknown = f"category_id {category}"
-            annotation["category_id"] = contiguous.get(category, unknown)
-            annotation["_source"] = f"{source}, image {os.path.basename(record['file_name'])}"
-            kept.append(annotation)
-        record["annotations"] = kept
-    return dicts, findings
+        annotation = _annotation(box, k, source)
+        if masks and not _add_mask(annotation, box.raw, classes[k], source, findings):
+            continue
+        record["annotations"].append(annotation)
+    if check is not None:
+        check.report(findings)
+    kept = [r for r in records if _place(r, json_file, findings, pixel_range)]
+    return kept, findings
 
 
-def _source(json_file: str, annotation_id: int) -> str:
-    return f"{os.path.basename(json_file)}, annotation id {annotation_id}"
+class _Source:
+    """Where an annotation stands, told only when it is asked for."""
+
+    __slots__ = ("_entry", "_file", "_record")
+
+    def __init__(self, file: CocoFile, entry: int, record: dict):
+        self._file, self._entry, self._record = file, entry, record
+
+    def __str__(self) -> str:
+        where = self._file.describe(self._entry)
+        return f"{where}, image {os.path.basename(self._record['file_name'])}"
+
+
+def _annotation(box: CocoBox, category_id: int, source: _Source) -> dict:
+    annotation = {
+        "iscrowd": box.iscrowd,
+        "bbox": box.bbox,
+        "category_id": category_id,
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "_source": source,
+    }
+    keypoints = box.raw.get("keypoints")
+    if isinstance(keypoints, list) and keypoints:
+        # COCO's keypoints are indices of pixels, and Detectron2's coordinates.
+        annotation["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(keypoints)]
+    return annotation
+
+
+def _add_mask(annotation: dict, raw: dict, class_name: str, source, findings: Findings) -> bool:
+    """Give the annotation its mask; False where it has none."""
+    mask = usable_mask(raw.get("segmentation"))
+    if mask is None:
+        text = f"{source}: segmentation {raw.get('segmentation')!r:.80}"
+        findings.add("bad_mask", text, class_name)
+        return False
+    if isinstance(mask, dict) and isinstance(mask["counts"], list):
+        import pycocotools.mask
+
+        mask = pycocotools.mask.frPyObjects(mask, *mask["size"])
+    annotation["segmentation"] = mask
+    return True
+
+
+def _place(record: dict, json_file: str, findings: Findings, pixel_range) -> bool:
+    """Look at the header of an image that needs it; False where the image is refused."""
+    path, width, height = record["file_name"], record["width"], record["height"]
+    if width is not None and path.lower().endswith(_8_BIT_SUFFIXES):
+        return True
+    bboxes = [a["bbox"] for a in record.get("annotations", ())]
+    try:
+        placed = place_on_image(
+            path,
+            [(x, y, x + w, y + h) for x, y, w, h in bboxes],
+            stated=None if width is None else (width, height),
+            where=f"{os.path.basename(json_file)}, image id {record['image_id']!r}",
+            findings=findings,
+            pixel_range=pixel_range,
+            # Evaluation is against the file, whose boxes would stay as they are.
+            may_turn=False,
+        )
+    except FileNotFoundError:
+        return True  # the validation says so
+    if placed is None:
+        return False
+    record["width"], record["height"] = placed.width, placed.height
+    return True

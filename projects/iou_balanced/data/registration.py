@@ -11,6 +11,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from .image_reading import install_reader
+
 __all__ = ["already_registered", "as_class_names", "dataset_root", "register"]
 
 # name -> the arguments that it was registered with, in this process
@@ -60,6 +62,7 @@ def register(
     if name in _ARGUMENTS and name in MetadataCatalog:
         # Somebody removed our data set but not its metadata, which would refuse other values.
         MetadataCatalog.remove(name)
+    install_reader()
     DatasetCatalog.register(name, load)
     MetadataCatalog.get(name).set(**metadata)
     _ARGUMENTS[name] = arguments

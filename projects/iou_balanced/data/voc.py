@@ -2,20 +2,26 @@
 
 import math
 import os
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from functools import partial
+from xml.etree.ElementTree import Element
 
 from detectron2.structures import BoxMode
-from PIL import Image
 
+from iou_balanced.formats.findings import Findings
+from iou_balanced.formats.image_files import read_header
+from iou_balanced.formats.text_files import read_lines, read_xml
+from iou_balanced.formats.values import parse_flag, parse_number
+
+from .class_names import check_spelling, list_names
+from .image_checks import place_on_image
+from .image_reading import set_pixel_range
 from .registration import already_registered, as_class_names, register
-from .validation import CheckedLoader, Findings
+from .validation import CheckedLoader
 
 __all__ = ["register_voc_dir", "voc_class_names"]
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_EXIF_ORIENTATION = 274
 # Boxes are inclusive, so one with xmax == xmin is 1 pixel wide after the subtraction. Files that
 # hold one hold a stray click, not an object of one pixel: such a box counts as one without area.
 _MIN_SIDE = 1.0
@@ -29,6 +35,7 @@ def register_voc_dir(
     class_names: Sequence[str] | None = None,
     difficult: str = "keep",
     on_invalid: str = "drop",
+    pixel_range: Sequence[float] | str | None = None,
 ) -> str:
     """Register a folder in VOC format and return the data set's name.
 
@@ -48,14 +55,19 @@ def register_voc_dir(
         split: a name in ImageSets/Main, without .txt.
         name: default: the folder's name and the split, such as "bccd_train"; with
             "_without_difficult" where those are dropped.
-        class_names: default: all that occur in Annotations, of whatever split, sorted.
+        class_names: default: all that occur in Annotations, of whatever split, sorted. Of the names
+            in the files, boxes of others are dropped as unknown; names here that no file has are
+            classes without a box.
         difficult: "keep", or "drop" to leave difficult objects out, for training.
         on_invalid: "drop" or "error", see `iou_balanced.data.validation`.
+        pixel_range: how images of more than 8 bits are scaled: (low, high), the values that become
+            0 and 255, or "image" for each image's own. By default they are refused.
 
     Raises:
         FileNotFoundError: the folder, its Annotations or the split is missing.
-        ValueError: no classes; the name means another data set; a bad difficult or on_invalid. When
-            the data is loaded: invalid data with on_invalid="error".
+        ValueError: no classes; none of `class_names` is in the files, or one in another spelling
+            only; the name means another data set; another bad argument. When the data is loaded:
+            invalid data with on_invalid="error", or no box left.
     """
     # str() and abspath: arguments may come from a config, and "a/" and "./a" are one folder
     root, split = os.path.abspath(os.path.expanduser(str(root))), str(split)
@@ -69,14 +81,23 @@ def register_voc_dir(
         "class_names": class_names,
         "difficult": difficult,
         "on_invalid": on_invalid,
+        "pixel_range": set_pixel_range(os.path.join(root, "JPEGImages"), pixel_range),
     }
     if already_registered(name, arguments):
         return name
 
     _check_layout(root, split)
-    classes = class_names or voc_class_names(root)
+    classes = voc_class_names(root)
+    if class_names is not None:
+        check_spelling(class_names, classes, of="class_names", of_others=root)
+        if not set(class_names) & set(classes):
+            raise ValueError(
+                f"class_names has {list_names(class_names)}, but the xml files in {root} have only "
+                f"{list_names(classes)}"
+            )
+        classes = class_names
     load = CheckedLoader(
-        partial(load_voc_split, root, split, classes, difficult),
+        partial(load_voc_split, root, split, classes, difficult, pixel_range=pixel_range),
         name=name,
         class_names=classes,
         on_invalid=on_invalid,
@@ -106,8 +127,8 @@ def voc_class_names(root: str) -> list[str]:
     for file in os.listdir(folder):
         if file.endswith(".xml"):
             try:
-                tree = ET.parse(os.path.join(folder, file))
-            except ET.ParseError:
+                tree = read_xml(os.path.join(folder, file))
+            except ValueError:
                 continue
             names.update(_text(obj, "name") for obj in tree.findall("object"))
     names.discard("")
@@ -150,9 +171,13 @@ def name_suffix(difficult: str) -> str:
 
 
 def read_split(root: str, split: str) -> list[tuple[int, str]]:
-    """(number of its line, from 1, stem) of each image of a split."""
-    with open(split_file(root, split), encoding="utf-8-sig") as f:
-        return [(line, text.strip()) for line, text in enumerate(f, start=1) if text.strip()]
+    """(number of its line, from 1, stem) of each image of a split.
+
+    Raises:
+        ValueError: the file is in an encoding that it does not declare; names it.
+    """
+    lines = enumerate(read_lines(split_file(root, split)), start=1)
+    return [(line, text.strip()) for line, text in lines if text.strip()]
 
 
 def load_voc_split(
@@ -161,6 +186,8 @@ def load_voc_split(
     class_names: Sequence[str],
     difficult: str = "keep",
     findings: Findings | None = None,
+    *,
+    pixel_range: Sequence[float] | str | None = None,
 ) -> tuple[list[dict], Findings]:
     """The raw dicts of a split, boxes unchecked, and what is wrong with its files.
 
@@ -169,14 +196,27 @@ def load_voc_split(
     findings = Findings() if findings is None else findings
     images = _image_index(os.path.join(root, "JPEGImages"))
     class_ids = {c: i for i, c in enumerate(class_names)}
-    dicts = []
+    dicts, lines = [], {}
     for line, stem in read_split(root, split):
-        record = _load_image(root, stem, line, images, class_ids, findings)
+        if stem in lines:
+            findings.add(
+                "same_file", f"{split_file(root, split)}: {stem}, lines {lines[stem]} and {line}"
+            )
+        lines.setdefault(stem, line)
+        record = _load_image(root, stem, line, images, class_ids, findings, pixel_range)
         if record is not None:
             dicts.append(record)
     if difficult == "drop":
         for record in dicts:
-            record["annotations"] = [a for a in record["annotations"] if not a["difficult"]]
+            kept = []
+            for a in record["annotations"]:
+                if a["difficult"]:
+                    name = a["category_id"]
+                    known = class_names[name] if isinstance(name, int) else None
+                    findings.add("difficult", a["_source"], known)
+                else:
+                    kept.append(a)
+            record["annotations"] = kept
     return dicts, findings
 
 
@@ -197,14 +237,15 @@ def _load_image(
     images: dict[str, str],
     class_ids: dict[str, int],
     findings: Findings,
+    pixel_range,
 ) -> dict | None:
     xml = os.path.join(root, "Annotations", stem + ".xml")
     try:
-        tree = ET.parse(xml).getroot()
+        tree = read_xml(xml)
     except FileNotFoundError:
         findings.add("bad_annotation", f"{xml}: does not exist")
         return None
-    except ET.ParseError as e:
+    except (OSError, ValueError) as e:
         findings.add("bad_annotation", f"{xml}: {e}")
         return None
 
@@ -216,57 +257,67 @@ def _load_image(
             f"{xml}: JPEGImages has neither {stem}.jpg (.png, ...) nor {file_name!r}",
         )
         return None
-    try:
-        width, height = image_size(path)
-    except OSError as e:
-        findings.add("missing_image", f"{path}: cannot be read ({e})")
+    objects = tree.findall("object")
+    annotations = [_annotation(obj, i, xml, class_ids, findings) for i, obj in enumerate(objects)]
+    placed = place_on_image(
+        path,
+        [a["bbox"] if all(map(math.isfinite, a["bbox"])) else None for a in annotations],
+        stated=_stated_size(tree),
+        where=xml,
+        stated_text=" x ".join(_text(tree, f"size/{key}") or "?" for key in ("width", "height")),
+        findings=findings,
+        pixel_range=pixel_range,
+    )
+    if placed is None:
         return None
-    stated = (_number(tree, "size/width"), _number(tree, "size/height"))
-    if stated != (width, height):
-        findings.add(
-            "wrong_size",
-            f"{xml}: {stated[0]:g} x {stated[1]:g}, but {os.path.basename(path)} is "
-            f"{width} x {height}",
-        )
-
-    annotations = []
-    for i, obj in enumerate(tree.findall("object")):
-        x0, y0, x1, y1 = (_number(obj, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax"))
-        class_name = _text(obj, "name")
-        annotations.append(
-            {
-                "bbox": [x0 - 1.0, y0 - 1.0, x1, y1],
-                "bbox_mode": BoxMode.XYXY_ABS,
-                # the name itself where it is unknown: the validation reports it
-                "category_id": class_ids.get(class_name, class_name),
-                "difficult": int(_text(obj, "difficult") == "1"),
-                "_source": f"{xml}, box {i}",
-            }
-        )
+    for annotation, box in zip(annotations, placed.boxes, strict=True):
+        if box is not None:
+            annotation["bbox"] = list(box)
     return {
         "file_name": path,
         "image_id": image_id,
         "voc_id": stem,
-        "height": height,
-        "width": width,
+        "height": placed.height,
+        "width": placed.width,
         "annotations": annotations,
     }
 
 
+def _annotation(obj: Element, index: int, xml: str, class_ids: dict, findings: Findings) -> dict:
+    x0, y0, x1, y1 = (_number(obj, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax"))
+    class_name = _text(obj, "name")
+    difficult = _text(obj, "difficult")
+    flag = parse_flag(difficult or 0)
+    if flag is None:
+        findings.add("as_text", f"{xml}, box {index}, difficult: {difficult!r} (taken as 0)")
+    return {
+        "bbox": [x0 - 1.0, y0 - 1.0, x1, y1],
+        "bbox_mode": BoxMode.XYXY_ABS,
+        # the name itself where it is unknown: the validation reports it
+        "category_id": class_ids.get(class_name, class_name),
+        "difficult": flag or 0,
+        "_source": f"{xml}, box {index}",
+    }
+
+
+def _stated_size(tree: Element) -> tuple[int, int] | None:
+    """(width, height) in pixels; None where they are not whole numbers from 1 on."""
+    sides = [_number(tree, f"size/{key}") for key in ("width", "height")]
+    if not all(side >= 1 and side == int(side) for side in sides):
+        return None
+    return int(sides[0]), int(sides[1])
+
+
 def image_size(path: str) -> tuple[int, int]:
     """(width, height) in pixels as Detectron2 reads the image, that is, turned as EXIF says."""
-    with Image.open(path) as image:
-        width, height = image.size
-        turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-    return (height, width) if turned else (width, height)
+    header = read_header(path)
+    return header.width, header.height
 
 
-def _text(element: ET.Element, path: str) -> str:
+def _text(element: Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
 
 
-def _number(element: ET.Element, path: str) -> float:
-    try:
-        return float(_text(element, path))
-    except ValueError:
-        return math.nan
+def _number(element: Element, path: str) -> float:
+    number = parse_number(_text(element, path))
+    return math.nan if number is None else float(number)

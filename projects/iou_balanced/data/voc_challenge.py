@@ -187,7 +187,7 @@ def _load(
             record["image_id"] += num_lines
         num_lines += lines[-1][0] if lines else 0
         dicts += records
-    if findings.counts["bad_annotation"] or findings.counts["missing_image"]:
+    if any(findings.counts[k] for k in ("bad_annotation", "missing_image", "unreadable_image")):
         raise ValueError(
             findings.summary(f"PASCAL VOC {split}", "Files are damaged: unpack again.")
         )

@@ -1,45 +1,42 @@
 """COCO evaluation with the metrics of the papers, on top of Detectron2's evaluator."""
 
-import contextlib
 import copy
-import itertools
 import json
 import logging
 import os
-import tempfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
-import detectron2.evaluation.coco_evaluation as stock
-from detectron2.data import MetadataCatalog
-from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
-from pycocotools.coco import COCO
 
 from iou_balanced.data.class_counts import ClassCounts
+from iou_balanced.data.class_names import list_names
 from iou_balanced.evaluation.class_groups import (
     TAIL_RATIO,
     ClassGroups,
     ap_by_class,
     format_ap_table,
 )
-from iou_balanced.evaluation.metrics import (
-    class_names_of,
-    coco_metrics,
-    find_scorer,
-    score_nothing,
+from iou_balanced.evaluation.coco_ground_truth import (
+    coco_api_of,
+    empty_ground_truth,
+    ground_truth_of,
+    keep_converted,
 )
+from iou_balanced.evaluation.metrics import coco_metrics, find_scorer, score_nothing
 from iou_balanced.evaluation.result_files import (
     check_result_file,
     write_metrics_csv,
     write_result_file,
 )
+from iou_balanced.evaluation.stock_coco import NoCategoryMap, empty_json_file, scored_by
 from iou_balanced.files import write_atomically
 
 METRICS_FILE = "coco_metrics.csv"
+RESULTS_FILE = "coco_instances_results.json"
 CLASSES_FILES = {"bbox": "class_metrics.csv", "segm": "class_metrics_segm.csv"}
 
 
@@ -55,11 +52,17 @@ class COCOBoxEvaluator(COCOEvaluator):
     evaluation), the result file described below, and with `class_counts` `class_metrics.csv` (for
     masks `class_metrics_segm.csv`) with the training counts, the group, AP and AP50 of each class.
 
-    A data set that is registered as dicts only is converted to COCO's format whenever an evaluator
-    is made, by the processes that evaluate. What was converted is kept as
-    `<dataset name>_coco_format.json` in `output_dir` for other tools, but never read again, and the
-    data set's metadata does not point to it: neither changed data nor a deleted folder can spoil a
-    later evaluation. The other processes get an empty ground truth, which they do not use.
+    What is scored has ids of our own (`iou_balanced.formats.coco_ground_truth`), so that every
+    scorer gives the same numbers whatever ids a file has, and whether or not its boxes have an
+    area. In the files that are written, ids are those of the data set.
+
+    Classes are matched by name where `class_names` is given: the metrics are then those of the
+    model's classes, NaN for one that the data set does not have.
+
+    The ground truth is read whenever an evaluator is made, by the processes that evaluate; the
+    others get an empty one, which they do not use. That of a data set that is registered as dicts
+    only is kept as `<dataset name>_coco_format.json` in `output_dir` for other tools, but never
+    read again.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class COCOBoxEvaluator(COCOEvaluator):
         result_file: str | None = None,
         class_counts: ClassCounts | str | os.PathLike | None = None,
         tail_ratio: float = TAIL_RATIO,
+        class_names: Sequence[str] | None = None,
     ):
         """Args that the stock class does not have:
 
@@ -92,10 +96,13 @@ class COCOBoxEvaluator(COCOEvaluator):
                 AP_head come after APl: the mean AP of the classes that are rare in training, and
                 of the others; see `ClassGroups`.
             tail_ratio: share of the images, summed over the classes, that the tail has.
+            class_names: the model's classes, in the order of its outputs; default: those of the
+                data set, in its order.
 
         Raises:
             ValueError: bad `scorer`, `result_file` or `tail_ratio`; `class_counts` of other
-                classes, which are found by name.
+                classes, which are found by name; a class of the data set that is not among
+                `class_names`; a file that contradicts itself.
             ImportError: the scorer that was asked for is missing.
             OSError: the file of `class_counts` cannot be read.
         """
@@ -105,7 +112,10 @@ class COCOBoxEvaluator(COCOEvaluator):
         self._result_file = check_result_file(result_file, output_dir)
 
         evaluates = not distributed or comm.is_main_process()
-        with _json_file_of(dataset_name, output_dir, convert=evaluates):
+        class_names = None if class_names is None else [str(name) for name in class_names]
+        make = ground_truth_of if evaluates else empty_ground_truth
+        self._ground_truth = make(dataset_name, class_names)
+        with empty_json_file(dataset_name):
             # use_fast_impl=False: main would warn that Detectron2's own fast scorer is not built.
             super().__init__(
                 dataset_name,
@@ -116,13 +126,22 @@ class COCOBoxEvaluator(COCOEvaluator):
                 use_fast_impl=False,
                 kpt_oks_sigmas=kpt_oks_sigmas,
             )
+        self._coco_api = coco_api_of(self._ground_truth.dataset)
+        self._do_evaluation = "annotations" in self._ground_truth.dataset
+        self._kpt_oks_sigmas = kpt_oks_sigmas
+        # Apart from the stock class's, which `_eval_predictions` takes away for a moment.
+        self._folder = output_dir
         self._logger = logging.getLogger(__name__)
         # From here on it only selects the name that `_scored_by` replaces.
         self._use_fast_impl = True
         self._img_ids = None
         self._groups = None
         if class_counts is not None and evaluates and self._do_evaluation:
-            self._groups = ClassGroups(class_counts, self._names(), tail_ratio=tail_ratio)
+            names = self._ground_truth.class_names
+            self._groups = ClassGroups(class_counts, names, tail_ratio=tail_ratio)
+        if evaluates:
+            self._tell_absent_classes(dataset_name, class_names)
+            keep_converted(dataset_name, output_dir, self._ground_truth)
 
         if evaluates and not self._do_evaluation and self._result_file is None:
             if output_dir is None:
@@ -157,22 +176,98 @@ class COCOBoxEvaluator(COCOEvaluator):
             self._logger.warning(
                 f"'{self._metadata.name}' has no annotations: no metric can be computed."
             )
-        if results and self._output_dir:
-            write_metrics_csv(Path(self._output_dir) / METRICS_FILE, results)
+        if results and self._folder:
+            write_metrics_csv(Path(self._folder) / METRICS_FILE, results)
         return results
 
-    def _eval_predictions(self, predictions, img_ids=None):
-        # The stock class writes the data set's category ids into these dicts, so that a second
-        # evaluate() would map them twice.
-        predictions = [
-            {**image, "instances": [dict(result) for result in image["instances"]]}
-            for image in predictions
+    def _tell_absent_classes(self, dataset_name: str, class_names) -> None:
+        ids = self._ground_truth.category_ids
+        absent = [
+            name
+            for name, category in zip(self._ground_truth.class_names, ids, strict=True)
+            if category is None
         ]
-        with _scored_by(self._scorer):
-            super()._eval_predictions(predictions, img_ids=img_ids)
+        if class_names is not None and absent:
+            self._logger.warning(
+                f"data set {dataset_name!r} does not have {len(absent)} of the model's "
+                f"{len(class_names)} classes, whose AP is nan: {list_names(absent)}"
+            )
+
+    def _eval_predictions(self, predictions, img_ids=None):
+        truth = self._ground_truth
+        results = [dict(x) for image in predictions for x in image["instances"]]
+        if self._folder or self._result_file is not None:
+            self._write_results(results)
+        for result in results:
+            result["image_id"] = self._own_image_id(result["image_id"])
+            result["category_id"] += 1
+        for image in predictions:
+            self._own_image_id(image["image_id"])
+        if img_ids is not None:
+            img_ids = [self._own_image_id(i) for i in img_ids]
+            self._img_ids = img_ids
+        tasks = self._tasks or self._tasks_from_predictions(results)
+        if self._do_evaluation and "segm" in tasks and truth.boxes_without_mask:
+            raise ValueError(
+                f"data set {self._metadata.name!r}: masks cannot be scored, because "
+                f"{len(truth.boxes_without_mask)} of its objects have none, first "
+                f"{truth.boxes_without_mask[0]}. Give tasks=['bbox'] to score boxes only"
+            )
+        # The stock method writes files in these ids, and looks for a map of categories.
+        output_dir, metadata = self._output_dir, self._metadata
+        self._output_dir, self._metadata = None, NoCategoryMap()
+        try:
+            with scored_by(self._scorer):
+                super()._eval_predictions([{"instances": results}], img_ids=img_ids)
+        finally:
+            self._output_dir, self._metadata = output_dir, metadata
+
+    def _eval_box_proposals(self, predictions):
+        evaluates, output_dir = self._do_evaluation, self._output_dir
+        mapped = [{**x, "image_id": self._own_image_id(x["image_id"])} for x in predictions]
+        try:
+            # First the file, with the data set's ids, and then the numbers.
+            self._do_evaluation = False
+            super()._eval_box_proposals(predictions)
+            self._do_evaluation, self._output_dir = evaluates, None
+            if evaluates:
+                super()._eval_box_proposals(mapped)
+        finally:
+            self._do_evaluation, self._output_dir = evaluates, output_dir
+
+    def _own_image_id(self, image_id) -> int:
+        number = self._ground_truth.image_ids.get(image_id)
+        if number is None:
+            raise ValueError(
+                f"data set {self._metadata.name!r}: image {image_id!r} was processed, and is not "
+                "in its ground truth"
+            )
+        return number
+
+    def _write_results(self, results: list[dict]) -> None:
+        ids = self._ground_truth.category_ids
+        known, unknown = [], Counter()
+        for result in results:
+            k = result["category_id"]
+            if not 0 <= k < len(ids):
+                raise ValueError(
+                    f"data set {self._metadata.name!r}: a detection in image "
+                    f"{result['image_id']!r} is of class {k}, but there are {len(ids)} classes"
+                )
+            if ids[k] is None:
+                unknown[self._ground_truth.class_names[k]] += 1
+            else:
+                known.append({**result, "category_id": ids[k]})
+        if unknown:
+            self._logger.info(
+                f"{unknown.total()} detections are not in the result files, because the data set "
+                f"has no category for them: {list_names(sorted(unknown))}"
+            )
+        if self._folder:
+            path = Path(self._folder) / RESULTS_FILE
+            write_atomically(path, lambda file: json.dump(known, file))
         if self._result_file is not None:
-            results = itertools.chain.from_iterable(image["instances"] for image in predictions)
-            paths = write_result_file(self._result_file, results)
+            paths = write_result_file(self._result_file, known)
             self._logger.info(f"Wrote {paths[0]} and {paths[1]} for COCO's evaluation server.")
 
     def _derive_coco_results(self, coco_eval, iou_type, class_names=None):
@@ -186,7 +281,7 @@ class COCOBoxEvaluator(COCOEvaluator):
                 img_ids=self._img_ids,
                 max_dets=self._max_dets_per_image,
             )
-        names, max_dets = self._names(), self._max_dets_per_image[2]
+        names, max_dets = self._ground_truth.class_names, self._max_dets_per_image[2]
         metrics = coco_metrics(coco_eval, names, max_dets=max_dets)
         if self._groups is not None:
             metrics = self._groups.add_means(metrics)
@@ -198,61 +293,8 @@ class COCOBoxEvaluator(COCOEvaluator):
         else:
             columns["AP50"] = ap_by_class(coco_eval, iou_threshold=0.5, max_dets=max_dets)
             table = self._groups.format_table(columns)
-            if self._output_dir:
-                path = Path(self._output_dir) / CLASSES_FILES[iou_type]
+            if self._folder:
+                path = Path(self._folder) / CLASSES_FILES[iou_type]
                 self._groups.write_csv(path, columns)
         self._logger.info(f"Per-class {iou_type} AP:\n{table}")
         return metrics
-
-    def _names(self) -> list[str]:
-        """The classes' names, in the order of the evaluation."""
-        return class_names_of(
-            self._coco_api,
-            self._metadata.get("thing_classes"),
-            self._metadata.get("thing_dataset_id_to_contiguous_id"),
-        )
-
-
-def load_ground_truth(dataset_name: str) -> COCO:
-    """The COCO ground truth of a registered data set, converted where it has no JSON file."""
-    with (
-        _json_file_of(dataset_name, None, convert=True),
-        contextlib.redirect_stdout(None),
-    ):
-        return COCO(stock.PathManager.get_local_path(MetadataCatalog.get(dataset_name).json_file))
-
-
-@contextlib.contextmanager
-def _json_file_of(dataset_name: str, output_dir: str | None, *, convert: bool):
-    """Give the metadata a `json_file` for as long as the ground truth is being read."""
-    metadata = MetadataCatalog.get(dataset_name)
-    if hasattr(metadata, "json_file"):
-        yield
-        return
-    empty = {"images": [], "categories": []}
-    ground_truth = convert_to_coco_dict(dataset_name) if convert else empty
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = output_dir if output_dir is not None and convert else temporary
-        name = dataset_name.replace("/", "_")
-        path = Path(folder) / f"{name}_coco_format.json"
-        write_atomically(path, lambda file: json.dump(ground_truth, file))
-        metadata.json_file = str(path)
-        try:
-            yield
-        finally:
-            del metadata.json_file
-
-
-@contextlib.contextmanager
-def _scored_by(scorer):
-    """Let Detectron2 score with `scorer`.
-
-    In v0.6 and in main alike, the class that scores is looked up under this name in the module when
-    it is needed, and no argument or method of the evaluator reaches it.
-    """
-    previous = stock.COCOeval_opt
-    stock.COCOeval_opt = scorer
-    try:
-        yield
-    finally:
-        stock.COCOeval_opt = previous

@@ -128,30 +128,8 @@ def coco_metrics(
     return metrics
 
 
-def class_names_of(
-    coco_gt: COCO, thing_classes: Sequence[str] | None, contiguous_ids: dict[int, int] | None
-) -> list[str]:
-    """Names in the order of the evaluation's classes, which is the order of the category ids.
-
-    Args:
-        coco_gt: its categories name what the other two leave out.
-        thing_classes: the metadata's names, by contiguous id; or None.
-        contiguous_ids: the metadata's map from category id to contiguous id; or None, which means
-            that they are the same.
-
-    Returns:
-        One name for each category id; names that occur twice carry their id in brackets.
-    """
-    ids = sorted(coco_gt.getCatIds())
-    names = [coco_gt.cats[i]["name"] for i in ids]
-    if thing_classes is not None and len(thing_classes) == len(ids):
-        places = [i if contiguous_ids is None else contiguous_ids.get(i, -1) for i in ids]
-        if sorted(places) == list(range(len(ids))):
-            names = [thing_classes[place] for place in places]
-    return _distinct(names, ids)
-
-
-def _distinct(names: Iterable[str], ids: Iterable[int]) -> list[str]:
+def distinct_names(names: Iterable[str], ids: Iterable[int]) -> list[str]:
+    """The names as text; those that occur twice carry their id in brackets."""
     names = [str(name) for name in names]
     count = Counter(names)
     return [

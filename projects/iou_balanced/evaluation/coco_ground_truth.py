@@ -1,0 +1,170 @@
+"""The ground truth of a registered data set for COCO's scorers, with the model's classes."""
+
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pycocotools.mask
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode, PolygonMasks
+from detectron2.utils.file_io import PathManager
+from pycocotools.coco import COCO
+
+from iou_balanced.data.class_names import match_class_names
+from iou_balanced.evaluation.metrics import distinct_names
+from iou_balanced.files import write_atomically
+from iou_balanced.formats.coco_file import CocoFile
+from iou_balanced.formats.coco_ground_truth import CocoGroundTruth
+
+__all__ = [
+    "coco_api_of",
+    "empty_ground_truth",
+    "ground_truth_of",
+    "keep_converted",
+    "load_ground_truth",
+]
+
+
+def ground_truth_of(dataset_name: str, class_names: Sequence[str] | None = None) -> CocoGroundTruth:
+    """Ground truth from the data set's COCO JSON file, or from its dicts where it has none.
+
+    Args:
+        dataset_name: of Detectron2's catalogs.
+        class_names: (K,) the model's, in the order of its outputs; default: the data set's own.
+
+    Raises:
+        ValueError: the data set has a class that the model does not have, with both lists; its file
+            contradicts itself; two of its images have one id.
+        OSError: the file cannot be read.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    path = metadata.get("coco_json") or metadata.get("json_file")
+    if path is None:
+        return _from_dicts(dataset_name, class_names)
+    file = CocoFile(PathManager.get_local_path(path), bbox_format=metadata.get("bbox_format"))
+    selected = _classes_of_file(file, metadata)
+    names = distinct_names(list(selected), list(range(len(selected))))
+    model, places = _match(names, class_names, dataset_name)
+    by_name = dict(zip(selected.values(), places, strict=True))
+    return CocoGroundTruth.from_file(file, model, by_name)
+
+
+def empty_ground_truth(dataset_name: str, class_names: Sequence[str] | None) -> CocoGroundTruth:
+    """Of a process that does not evaluate: no image and no object."""
+    names = class_names or MetadataCatalog.get(dataset_name).get("thing_classes") or ()
+    return CocoGroundTruth({"images": [], "categories": []}, list(names), {}, [None] * len(names))
+
+
+def coco_api_of(dataset: dict) -> COCO:
+    """pycocotools' index of a data set in COCO's format that is in memory."""
+    coco = COCO()
+    coco.dataset = dataset
+    with contextlib.redirect_stdout(None):
+        coco.createIndex()
+    return coco
+
+
+def load_ground_truth(dataset_name: str) -> COCO:
+    """The COCO ground truth of a registered data set, with the ids that the data set has.
+
+    Raises:
+        ValueError, OSError: as `ground_truth_of`.
+    """
+    return coco_api_of(ground_truth_of(dataset_name).with_original_ids())
+
+
+def keep_converted(
+    dataset_name: str, output_dir: str | None, ground_truth: CocoGroundTruth
+) -> None:
+    """Write the ground truth of a data set without a JSON file of its own, for other tools."""
+    metadata = MetadataCatalog.get(dataset_name)
+    if output_dir is None or metadata.get("json_file") or metadata.get("coco_json"):
+        return
+    path = Path(output_dir) / f"{dataset_name.replace('/', '_')}_coco_format.json"
+    dataset = ground_truth.with_original_ids()
+    write_atomically(path, lambda file: json.dump(dataset, file, default=_as_json))
+
+
+def _as_json(value):
+    """RLE masks are bytes; ids may be numpy's."""
+    return value.decode("ascii") if isinstance(value, bytes) else value.item()
+
+
+def _classes_of_file(file: CocoFile, metadata) -> dict[str, str]:
+    """The data set's classes in its order: name -> name of the category in the file."""
+    names = {category.id: category.name for category in file.categories}
+    classes = metadata.get("thing_classes")
+    if classes is None:
+        return {name: name for name in names.values()}
+    if metadata.get("coco_json") is not None:
+        return {name: name for name in classes}
+    # Of Detectron2's own: the metadata may have other names than the file. Without a map from
+    # category to class, Detectron2 takes them to be the same numbers.
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id")
+    by_class = names if contiguous is None else {k: names.get(c) for c, k in contiguous.items()}
+    return {name: by_class.get(k) or name for k, name in enumerate(classes)}
+
+
+def _match(
+    names: Sequence[str], class_names: Sequence[str] | None, dataset_name: str
+) -> tuple[list[str], list[int]]:
+    """(the model's classes, the place of each of `names` among them)."""
+    if class_names is None:
+        return list(names), list(range(len(names)))
+    model = list(class_names)
+    places = match_class_names(names, model, of=f"data set {dataset_name!r}")
+    return model, places
+
+
+def _from_dicts(dataset_name: str, class_names: Sequence[str] | None) -> CocoGroundTruth:
+    metadata = MetadataCatalog.get(dataset_name)
+    dicts = DatasetCatalog.get(dataset_name)
+    names = distinct_names(metadata.thing_classes, list(range(len(metadata.thing_classes))))
+    model, places = _match(names, class_names, dataset_name)
+    # As Detectron2's own conversion to COCO's format names them.
+    contiguous = metadata.get("thing_dataset_id_to_contiguous_id") or {}
+    ids = {k: category for category, k in contiguous.items()}
+    category_ids: list = [None] * len(model)
+    for k, place in enumerate(places):
+        category_ids[place] = ids.get(k, k)
+    records = [
+        {
+            "image_id": record.get("image_id", i),
+            "file_name": record["file_name"],
+            "width": int(record["width"]),
+            "height": int(record["height"]),
+            **(
+                {"annotations": [_box(a, places) for a in record["annotations"]]}
+                if "annotations" in record
+                else {}
+            ),
+        }
+        for i, record in enumerate(dicts)
+    ]
+    return CocoGroundTruth.from_records(records, model, category_ids)
+
+
+def _box(annotation: dict, places: Sequence[int]) -> dict:
+    bbox = annotation["bbox"]
+    bbox = BoxMode.convert(
+        [float(v) for v in bbox], BoxMode(annotation["bbox_mode"]), BoxMode.XYWH_ABS
+    )
+    box = {"class": places[annotation["category_id"]], "bbox": bbox}
+    for key in ("iscrowd", "area", "segmentation", "num_keypoints"):
+        if key in annotation:
+            box[key] = annotation[key]
+    if "area" not in box and "segmentation" in box:  # COCO's is the mask's
+        box["area"] = _mask_area(box["segmentation"])
+    if "keypoints" in annotation:
+        # Back to COCO's indices of pixels; the visibility of each point is the third number.
+        points = annotation["keypoints"]
+        box["keypoints"] = [v if i % 3 == 2 else v - 0.5 for i, v in enumerate(points)]
+        box.setdefault("num_keypoints", sum(v > 0 for v in points[2::3]))
+    return box
+
+
+def _mask_area(segmentation) -> float | None:
+    if isinstance(segmentation, dict):
+        return float(pycocotools.mask.area(segmentation))
+    return PolygonMasks([segmentation]).area()[0].item()
