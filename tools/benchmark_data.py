@@ -25,17 +25,21 @@ PROJECTS = Path(__file__).resolve().parents[1] / "projects"
 
 # What a training does before its first batch: register, load, and check what was loaded.
 MEASURED = """
-import json, resource, sys, time
+import json, sys, time
 from detectron2.data import DatasetCatalog
 from iou_balanced.data import register_coco_json
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-start = time.perf_counter()
+
+def peak():  # not getrusage's, which starts at what the parent process had
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+
+base, start, cpu = peak(), time.perf_counter(), time.process_time()
 name = register_coco_json(name="big", json_file=sys.argv[1], image_root=sys.argv[2])
 dicts = DatasetCatalog.get(name)
-seconds = time.perf_counter() - start
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
 boxes = sum(len(d["annotations"]) for d in dicts)
-print(json.dumps({"s": seconds, "MiB": (peak - base) / 1024, "images": len(dicts), "boxes": boxes}))
+result = {"s": seconds, "cpu_s": cpu, "MiB": peak() - base, "images": len(dicts), "boxes": boxes}
+print(json.dumps(result))
 """
 
 
@@ -78,7 +82,7 @@ def make(folder: Path, num_images: int, num_boxes: int) -> tuple[Path, Path]:
 
 
 def measure(projects: Path, json_file: Path, images: Path) -> dict:
-    """One run in a process of its own: seconds and MiB above the imports, images and boxes."""
+    """One run in a process of its own: seconds, MiB above the imports, images, boxes."""
     environment = {**os.environ, "PYTHONPATH": str(projects), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-c", MEASURED, str(json_file), str(images)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -107,15 +111,15 @@ def main() -> None:
             for name, projects in versions.items():
                 runs[name].append(measure(projects, *files))
     median = {
-        name: {key: statistics.median(run[key] for run in found) for key in ("s", "MiB")}
+        name: {key: statistics.median(run[key] for run in found) for key in ("s", "cpu_s", "MiB")}
         for name, found in runs.items()
     }
     rows = [
         [
             name,
-            *(median[name][key] for key in ("s", "MiB")),
-            min(run["s"] for run in runs[name]),
-            max(run["s"] for run in runs[name]),
+            *(median[name][key] for key in ("s", "cpu_s", "MiB")),
+            min(run["cpu_s"] for run in runs[name]),
+            max(run["cpu_s"] for run in runs[name]),
             *(runs[name][0][key] for key in ("images", "boxes")),
         ]
         for name in versions
@@ -131,7 +135,7 @@ def main() -> None:
     ]
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f"))
     if "other" in median:
-        for key, what in (("s", "time"), ("MiB", "memory")):
+        for key, what in (("s", "time"), ("cpu_s", "CPU time"), ("MiB", "memory")):
             print(f"{what}, this over other: {median['this'][key] / median['other'][key]:.3f}")
     if args.output is not None:
         record = {

@@ -50,20 +50,30 @@ def validate_dataset_dicts(
         without boxes; an image without its file does not.
     """
     findings = Findings() if findings is None else findings
+    copies = [
+        {**record, "annotations": [dict(a) for a in record["annotations"]]}
+        if "annotations" in record
+        else dict(record)
+        for record in dicts
+    ]
+    return _validate(copies, findings, num_classes, min_side, class_names), findings
+
+
+def _validate(dicts, findings, num_classes, min_side, class_names) -> list[dict]:
+    """As `validate_dataset_dicts`, but in place: a million boxes need not be there twice."""
     kept = []
     for record in dicts:
         if not os.path.isfile(record["file_name"]):
             findings.add("missing_image", record["file_name"])
             continue
-        record = dict(record)
         if "annotations" in record:
-            checked = (
+            checked = [
                 _checked_annotation(a, i, record, findings, num_classes, min_side, class_names)
                 for i, a in enumerate(record["annotations"])
-            )
+            ]
             record["annotations"] = [a for a in checked if a is not None]
         kept.append(record)
-    return kept, findings
+    return kept
 
 
 def _checked_annotation(
@@ -75,7 +85,6 @@ def _checked_annotation(
     min_side: float,
     class_names: Sequence[str] | None,
 ) -> dict | None:
-    annotation = dict(annotation)
     source = annotation.pop("_source", None)
 
     def add(kind: str, text: str, category=None) -> None:
@@ -199,13 +208,7 @@ class CheckedLoader:
             ValueError: no image remains, or no box of those that there were.
         """
         dicts, findings = self._load()
-        dicts, findings = validate_dataset_dicts(
-            dicts,
-            findings,
-            num_classes=len(self.class_names),
-            min_side=self._min_side,
-            class_names=self.class_names,
-        )
+        dicts = _validate(dicts, findings, len(self.class_names), self._min_side, self.class_names)
         num_boxes = self._count(dicts, findings)
         causes = findings.causes()
         if not dicts or (not num_boxes and causes):

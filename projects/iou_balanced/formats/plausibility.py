@@ -21,9 +21,9 @@ class BoxFormatCheck:
     """Looks at all boxes of a file that should be (x, y, width, height) in pixels.
 
     Thresholds: a file is refused where half of its boxes or more are smaller than a pixel and lie
-    in the first pixel of images of 3 pixels and more; or where 8 boxes or more, and 30% of all,
-    leave their image by more than 1 pixel and 1% of its side, but fit it when read as two corners,
-    and 99% of all can be read so. From 5% and 10% on it is a finding.
+    in the first pixel of images of 3 pixels and more; or where it has 8 boxes and more, of which
+    30% leave their image by more than 1 pixel and 1% of its side but fit it when read as two
+    corners, and 99% can be read so. From 5% and 10% on it is a finding.
     """
 
     def __init__(self, json_file: str) -> None:
@@ -65,7 +65,8 @@ class BoxFormatCheck:
                 f"height. First: {self._examples['shares'][0]}"
             )
         if (
-            self._corners >= max(_REFUSED_CORNERS * boxes, _FEW_BOXES)
+            boxes >= _FEW_BOXES
+            and self._corners >= _REFUSED_CORNERS * boxes
             and self._like_corners >= 0.99 * boxes
         ):
             raise ValueError(
