@@ -103,8 +103,8 @@ def test_command_warns_of_extreme_weights(make_coco, coco_box, capsys):
         ({"annotations": None}, "not COCO JSON with annotations: .* lacks 'annotations'"),
         ({"images": 3}, "is not COCO JSON"),
         (
-            {"categories": [{"id": 9, "name": "cat"}]},
-            r"image b\.png, box 0: .* in \[0, 1\), but got 'category_id 2 of the file'",
+            {"categories": [{"id": 9, "name": "cat"}, {"id": 9, "name": "dog"}]},
+            "category id 9 twice, for 'cat' and for 'dog'",
         ),
     ],
 )
@@ -117,6 +117,22 @@ def test_command_on_bad_files(make_coco, changes, message):
         command.main(["--json-file", str(json_file)])
     with pytest.raises(SystemExit, match="No such file"):
         command.main(["--json-file", str(json_file) + "x"])
+
+
+def test_command_tells_what_does_not_count(make_coco, coco_box, capsys):
+    boxes = [
+        coco_box(1, 7, 9),
+        coco_box(2, 7, 5),
+        coco_box(3, 7, 9, iscrowd="1"),
+        coco_box(4, 8, 9),
+    ]
+    json_file, _ = make_coco(annotations=boxes)
+    command.main(["--json-file", str(json_file)])
+    out = capsys.readouterr().out
+    assert "1 x box of an unknown class" in out and "image a.png: category_id 5" in out
+    assert "1 x box of an image that the file does not list" in out
+    assert "iscrowd: '1'" in out  # read as one, so that one cat counts
+    assert command.count_json_file(json_file).instances == (0, 1)
 
 
 def test_python_m(make_coco, monkeypatch, capsys):

@@ -113,6 +113,14 @@ class Findings:
         if class_name is not None:
             self.by_class[kind][class_name] += 1
 
+    def update(self, other: "Findings") -> None:
+        """Add all of another data set's, or another reader's."""
+        self.counts.update(other.counts)
+        for kind, examples in other.examples.items():
+            self.examples[kind] = [*self.examples[kind], *examples][:_NUM_EXAMPLES]
+        for kind, counts in other.by_class.items():
+            self.by_class[kind].update(counts)
+
     def wants_example(self, kind: str) -> bool:
         """Whether the next example of this kind would be shown."""
         return len(self.examples[kind]) < _NUM_EXAMPLES

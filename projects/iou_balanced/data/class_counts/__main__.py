@@ -7,52 +7,43 @@ that are invalid; it says so.
 """
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
+
+from iou_balanced.formats.coco_file import CocoFile
+from iou_balanced.formats.findings import Findings
 
 from .counts import ClassCounts
 from .extremes import warn_extreme
 
 
-def count_json_file(json_file: str) -> ClassCounts:
+def count_json_file(json_file: str, findings: Findings | None = None) -> ClassCounts:
     """The counts of a COCO JSON file; the images themselves are not read.
 
-    Classes are the file's categories in the order of their ids. Annotations of images that the
-    file does not list are passed over, as Detectron2's loader does.
+    Classes are the file's categories in the order of their ids.
+
+    Args:
+        json_file: its path.
+        findings: gets what could not be read of the file, whose boxes do not count.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no COCO JSON file, has no annotations, or a box has an unknown category.
+        ValueError: it is no COCO JSON file, has no annotations, or contradicts itself.
     """
-    try:
-        with open(json_file, encoding="utf-8") as file:
-            data = json.load(file)
-        categories = {c["id"]: str(c["name"]) for c in data["categories"]}
-        records = {
-            image["id"]: {"file_name": image["file_name"], "annotations": []}
-            for image in data["images"]
-        }
-        contiguous = {c: k for k, c in enumerate(sorted(categories))}
-        for annotation in data["annotations"]:
-            if annotation["image_id"] not in records:
-                continue
-            category = annotation["category_id"]
-            # As text it is unknown to whoever counts, who then names the image as well.
-            k = contiguous.get(category, f"category_id {category} of the file")
-            box = {"category_id": k, "iscrowd": annotation.get("iscrowd", 0)}
-            records[annotation["image_id"]]["annotations"].append(box)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{json_file} is not JSON: {error}") from error
-    except KeyError as error:
+    file = CocoFile(json_file)
+    if not file.has_annotations:
         raise ValueError(
-            f"{json_file} is not COCO JSON with annotations: an entry or the file lacks {error}"
-        ) from error
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{json_file} is not COCO JSON: {error}") from error
-    names = [categories[c] for c in contiguous]
-    return ClassCounts.from_dicts(list(records.values()), names, name=Path(json_file).stem)
+            f"{json_file} is not COCO JSON with annotations: the file lacks 'annotations'"
+        )
+    records = [{"file_name": image.file_name, "annotations": []} for image in file.images]
+    for box in file.boxes():
+        annotation = {"category_id": box.category, "iscrowd": box.iscrowd}
+        records[box.image]["annotations"].append(annotation)
+    names = [category.name for category in file.categories]
+    if findings is not None:
+        findings.update(file.findings)
+    return ClassCounts.from_dicts(records, names, name=Path(json_file).stem)
 
 
 def inverse_frequencies(instances: tuple[int, ...]) -> list[float]:
@@ -71,7 +62,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", help="file for the counts, to evaluate AP_tail and AP_head")
     args = parser.parse_args(argv)
     try:
-        counts = count_json_file(args.json_file)
+        findings = Findings()
+        counts = count_json_file(args.json_file, findings)
         alpha = inverse_frequencies(counts.instances)
         print(counts.table(alpha))
         present = [k for k, n in enumerate(counts.instances) if n]
@@ -87,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
         ]
         if absent:
             print(f"Without any instance, and so without a weight by Eq. 5: {', '.join(absent)}.")
+        if findings.counts:
+            print(findings.summary(counts.name))
         if args.output:
             print(f"Wrote {counts.save(args.output)}.")
     except (OSError, ValueError) as error:
