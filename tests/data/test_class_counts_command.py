@@ -128,7 +128,7 @@ def test_command_tells_what_does_not_count(make_coco, coco_box, capsys):
     ]
     json_file, _ = make_coco(annotations=boxes)
     command.main(["--json-file", str(json_file)])
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     assert "1 x box of an unknown class" in out and "image a.png: category_id 5" in out
     assert "1 x box of an image that the file does not list" in out
     assert "iscrowd: '1'" in out  # read as one, so that one cat counts

@@ -65,6 +65,8 @@ def main(argv: list[str] | None = None) -> None:
         findings = Findings()
         counts = count_json_file(args.json_file, findings)
         alpha = inverse_frequencies(counts.instances)
+        if findings.counts:
+            print(findings.summary(counts.name), file=sys.stderr)
         print(counts.table(alpha))
         present = [k for k, n in enumerate(counts.instances) if n]
         warning = warn_extreme(
@@ -79,8 +81,6 @@ def main(argv: list[str] | None = None) -> None:
         ]
         if absent:
             print(f"Without any instance, and so without a weight by Eq. 5: {', '.join(absent)}.")
-        if findings.counts:
-            print(findings.summary(counts.name))
         if args.output:
             print(f"Wrote {counts.save(args.output)}.")
     except (OSError, ValueError) as error:
