@@ -2,6 +2,8 @@
 
 import contextlib
 
+from iou_balanced.formats.image_files import ImageError
+
 
 class UserError(ValueError):
     """Says in one message what is wrong and what would be right; shown without a traceback."""
@@ -9,7 +11,7 @@ class UserError(ValueError):
 
 @contextlib.contextmanager
 def data_errors_as_user_errors():
-    """Turn the errors that `iou_balanced.data` raises on purpose into `UserError`.
+    """Turn the errors that are raised on purpose where data is read into `UserError`.
 
     They name the file, the image or the package at fault; an error from anywhere else is left
     alone, with its traceback.
@@ -17,9 +19,30 @@ def data_errors_as_user_errors():
     try:
         yield
     except (OSError, ValueError, ImportError) as e:
-        if isinstance(e, UserError) or not is_from("iou_balanced.data", e):
+        if isinstance(e, UserError) or not _is_of_data(e):
             raise
         raise UserError(str(e)) from e
+
+
+_PACKAGES = ("iou_balanced.data", "iou_balanced.formats")
+
+
+def _is_of_data(error: Exception) -> bool:
+    if isinstance(error, ImageError):  # may come from a worker, without its traceback
+        return True
+    if any(is_from(package, error) for package in _PACKAGES):
+        return True
+    # A file that cannot be opened is named by the error itself, wherever it was raised.
+    return isinstance(error, OSError) and bool(error.filename) and _passed_through_data(error)
+
+
+def _passed_through_data(error: Exception) -> bool:
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_globals.get("__name__", "").startswith(_PACKAGES):
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 def is_from(package: str, error: Exception) -> bool:

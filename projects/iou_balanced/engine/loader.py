@@ -1,14 +1,18 @@
 """The training data loader, which a resumed run enters where the interrupted one stopped."""
 
+import contextlib
 import itertools
 
 from detectron2.config import instantiate
 from detectron2.data.samplers import TrainingSampler
 from detectron2.utils.comm import get_rank
 from detectron2.utils.env import seed_all_rng
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+from iou_balanced.data.image_reading import NamedErrors, install_reader
 
 from .config import accepts, locate_target
+from .errors import UserError
 
 
 class ContinuingSampler(TrainingSampler):
@@ -29,9 +33,33 @@ class ContinuingSampler(TrainingSampler):
 
 
 def read_train_dataset(cfg: DictConfig):
-    """What `dataset` of dataloader.train gives, most often a list of dicts; None without one."""
+    """What `dataset` of dataloader.train gives, most often a list of dicts; None without one.
+
+    Raises:
+        UserError: no image has a box to train on.
+    """
     node = cfg.dataloader.train
-    return instantiate(node.dataset) if "dataset" in node else None
+    if "dataset" not in node:
+        return None
+    with empty_data_as_user_error():
+        return instantiate(node.dataset)
+
+
+@contextlib.contextmanager
+def empty_data_as_user_error():
+    """Say what Detectron2's assertions mean when they end the reading of a data set."""
+    try:
+        yield
+    except AssertionError as e:
+        text = str(e)
+        if "No valid data found" not in text and "is empty" not in text:
+            raise
+        raise UserError(
+            f"{text.rstrip('!.')}: no image of the training set has a box to train on. Crowd "
+            "regions do not count, and neither do boxes that the summary above says are dropped. "
+            "Is it the right split, and does class_names have its classes? python -m "
+            "iou_balanced.data.check tells what is in a data set"
+        ) from e
 
 
 def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
@@ -70,4 +98,36 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
         )
     if cfg.train.accumulation_steps > 1:
         kwargs["total_batch_size"] //= cfg.train.accumulation_steps
-    return target(**kwargs)
+    return target(**_with_named_errors(kwargs))
+
+
+def build_test_loader(cfg: DictConfig):
+    """Instantiate dataloader.test; errors of its mapper name the image."""
+    node = cfg.dataloader.test
+    if not isinstance(node, DictConfig) or "_target_" not in node:
+        return instantiate(node)
+    kwargs = {name: instantiate(value) for name, value in node.items() if name != "_target_"}
+    return locate_target(node._target_)(**_with_named_errors(kwargs))
+
+
+def prepare_masks(cfg: DictConfig) -> None:
+    """Have the training set's masks read where the mapper wants them: `masks=True`.
+
+    Where the function that registers the data set has no such argument, or it is set, nothing
+    changes.
+    """
+    if not OmegaConf.select(cfg.dataloader, "train.mapper.use_instance_mask"):
+        return
+    names = OmegaConf.select(cfg.dataloader, "train.dataset.names")
+    for node in names if OmegaConf.is_list(names) else [names]:
+        if isinstance(node, DictConfig) and "_target_" in node and "masks" not in node:
+            if accepts(node._target_, "masks"):
+                node.masks = True
+
+
+def _with_named_errors(kwargs: dict) -> dict:
+    install_reader()
+    mapper = kwargs.get("mapper")
+    if callable(mapper) and not isinstance(mapper, NamedErrors):
+        kwargs["mapper"] = NamedErrors(mapper)
+    return kwargs

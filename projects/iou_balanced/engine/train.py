@@ -25,7 +25,7 @@ from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_co
 from .config import accepts, load_config, overridden_keys
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
-from .loader import build_train_loader, read_train_dataset
+from .loader import build_test_loader, build_train_loader, prepare_masks, read_train_dataset
 from .scaling import scale_to_batch_size
 from .trainer import LazyLoader, Trainer
 
@@ -48,7 +48,7 @@ def do_test(
         return {}
     # First, because reading the data set tells the names of its classes.
     with data_errors_as_user_errors():
-        loader = instantiate(cfg.dataloader.test)
+        loader = build_test_loader(cfg)
     evaluator = cfg.dataloader.evaluator.copy()
     evaluator._set_parent(cfg.dataloader)  # it refers to its neighbours
     for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
@@ -64,7 +64,8 @@ def do_test(
         evaluator = instantiate(evaluator)
     if OmegaConf.is_list(evaluator):
         evaluator = DatasetEvaluators(list(evaluator))
-    results = inference_on_dataset(model, loader, evaluator)
+    with data_errors_as_user_errors():
+        results = inference_on_dataset(model, loader, evaluator)
     if results and comm.is_main_process():
         print_csv_format(results)
     return results or {}
@@ -95,9 +96,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     # Built when the first batch is asked for, after the checkpoint has set start_iter.
     pending = [dataset]  # the loader keeps a packed copy: let go of this one
     del dataset
-    loader = LazyLoader(
-        data_errors_as_user_errors()(lambda: build_train_loader(cfg, start_iter, pending.pop()))
-    )
+    loader = LazyLoader(lambda: build_train_loader(cfg, start_iter, pending.pop()))
     if cfg.train.accumulation_steps > 1:
         logger.info(
             "Gradient accumulation: an iteration takes a batch of %d images in %d micro-batches",
@@ -168,6 +167,7 @@ def main(args) -> dict:
     cfg = load_config(args.config_file, args.opts)
     # Detectron2 sets up its own logger only.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
+    prepare_masks(cfg)
     check_config(cfg, eval_only=args.eval_only)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
     with _kept_config(cfg.train.output_dir, args.eval_only):

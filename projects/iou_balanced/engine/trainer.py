@@ -14,6 +14,7 @@ from detectron2.utils.events import get_event_storage
 
 from iou_balanced.modeling.normalizer import whole_batch
 
+from .errors import data_errors_as_user_errors
 from .part_storage import mean_of_parts
 
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -30,7 +31,8 @@ class LazyLoader:
         self._build = build
 
     def __iter__(self):
-        yield from self._build()
+        with data_errors_as_user_errors():  # also of the images that it reads
+            yield from self._build()
 
 
 class Trainer(SimpleTrainer):
