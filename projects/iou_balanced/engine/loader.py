@@ -111,17 +111,18 @@ def build_test_loader(cfg: DictConfig):
 
 
 def prepare_masks(cfg: DictConfig) -> None:
-    """Have the training set's masks read where the mapper wants them: `masks=True`.
+    """Have masks read where the training's mapper wants them: `masks=True` of the data sets.
 
-    Where the function that registers the data set has no such argument, or it is set, nothing
-    changes.
+    Where the function that registers a data set has no such argument, or it is set, nothing
+    changes. The test set gets it too, because it may be the same one.
     """
     if not OmegaConf.select(cfg.dataloader, "train.mapper.use_instance_mask"):
         return
-    names = OmegaConf.select(cfg.dataloader, "train.dataset.names")
-    for node in names if OmegaConf.is_list(names) else [names]:
-        if isinstance(node, DictConfig) and "_target_" in node and "masks" not in node:
-            if accepts(node._target_, "masks"):
+    for part in ("train", "test"):
+        names = OmegaConf.select(cfg.dataloader, f"{part}.dataset.names")
+        for node in names if OmegaConf.is_list(names) else [names]:
+            is_call = isinstance(node, DictConfig) and "_target_" in node
+            if is_call and "masks" not in node and accepts(node._target_, "masks"):
                 node.masks = True
 
 
