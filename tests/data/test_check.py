@@ -48,9 +48,10 @@ def test_images_are_opened(make_coco, capsys, tmp_path):
         {"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(names)
     ]
     boxes = [
-        {"id": i, "image_id": i, "category_id": 2, "bbox": [2, 3, 9, 9], "area": 81, "iscrowd": 0}
-        for i in range(5)
+        {"id": i, "image_id": i, "category_id": 2, "bbox": bbox, "area": 81, "iscrowd": 0}
+        for i, bbox in enumerate([[2, 3, 9, 9]] * 5)
     ]
+    boxes[2]["bbox"] = [30, 3, 9, 9]
     json_file, root = make_coco(images=images, annotations=boxes)
     exif = Image.Exif()
     exif[274] = 6
@@ -66,16 +67,17 @@ def test_images_are_opened(make_coco, capsys, tmp_path):
     assert status == 1
     for part in (
         "cut.jpg cannot be read (OSError: image file is truncated",
-        "small.jpg is 20 x 15",
-        "turned.jpg is 30 x 40 (stored as 40 x 30, EXIF orientation 6), but should be 40 x 30",
+        "40 x 30, but turned.jpg is 30 x 40 (EXIF orientation 6, stored as 40 x 30)",
+        "40 x 30, but small.jpg is 20 x 15",
         "wide.png: mode I;16",
         "refused",
     ):
         assert part in text
     (report,) = json.loads((tmp_path / "o.json").read_text())
     counts = {kind: finding["count"] for kind, finding in report["findings"].items()}
-    # The class "cat" of the file has no box.
-    assert counts == {"unreadable_image": 1, "other_size": 2, "wide_pixels": 1, "empty_class": 1}
+    # The boxes fit the small image too, and not the turned one. The class "cat" has no box.
+    expected = {"unreadable_image": 1, "other_frame": 1, "wrong_size": 1, "wide_pixels": 1}
+    assert counts == {**expected, "empty_class": 1}
     # Without opening them only what has to be looked at in any case is known.
     assert "cut.jpg" not in run(capsys, *arguments, "--no-images")[1]
 

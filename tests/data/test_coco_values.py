@@ -1,12 +1,13 @@
 """Each kind of value that exporters write, through the loader that training uses."""
 
+import json
 import logging
 
 import pytest
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
 from PIL import Image
 
-from iou_balanced.data import register_coco_json
+from iou_balanced.data import image_checks, register_coco_json
 
 
 def load(files, caplog=None, **kwargs):
@@ -291,3 +292,48 @@ def test_exif_where_the_file_has_no_size(make_coco, caplog):
     (record,) = [d for d in load(files, caplog) if d["image_id"] == 7]
     assert (record["width"], record["height"]) == (40, 30)
     assert "EXIF orientation 6" in caplog.text
+
+
+def phone_photos(files, number, turned):
+    """JPEG images of 40 x 30 stored pixels, of which `turned` are shown upright, and their JSON."""
+    exif = Image.Exif()
+    exif[274] = 6
+    entries, boxes = [], []
+    for i in range(number):
+        kwargs = {"exif": exif} if i in turned else {}
+        Image.new("RGB", (40, 30)).save(files[1] / f"{i}.jpg", **kwargs)
+        entries.append({"id": i, "file_name": f"{i}.jpg", "width": 40, "height": 30})
+        box = {"bbox": [30, 5, 8, 9], "area": 72, "iscrowd": 0}
+        boxes.append({"id": i, "image_id": i, "category_id": 9, **box})
+    data = json.loads(files[0].read_text())
+    files[0].write_text(json.dumps({**data, "images": entries, "annotations": boxes}))
+
+
+def test_photographs_annotated_on_their_stored_pixels_are_refused(make_coco, caplog):
+    files = make_coco()
+    phone_photos(files, 5, turned={1, 3})
+    assert [d["image_id"] for d in load(files, caplog)] == [0, 2, 4]
+    assert "2 x image whose boxes fit the size in the annotation file and not" in caplog.text
+    assert "1.jpg is 30 x 40 (EXIF orientation 6, stored as 40 x 30)" in caplog.text
+
+
+@pytest.mark.parametrize("turned", [set(), {8}])
+def test_of_many_photographs_a_part_is_looked_at(make_coco, caplog, monkeypatch, turned):
+    monkeypatch.setattr(image_checks, "_NUM_HEADERS", 4)
+    read = []
+    header = image_checks.read_header
+    monkeypatch.setattr(image_checks, "read_header", lambda path: read.append(path) or header(path))
+    files = make_coco()
+    phone_photos(files, 16, turned)
+    assert len(load(files, caplog)) == 16 - len(turned)
+    # 0, 4, 8, 12; and where one is not what it should be, all.
+    assert len(set(read)) == (16 if turned else 4)
+
+
+def test_a_mirrored_photograph_is_told(make_coco, caplog):
+    files = make_coco(images=[{"id": 7, "file_name": "m.jpg", "width": 40, "height": 30}])
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.new("RGB", (40, 30)).save(files[1] / "m.jpg", exif=exif)
+    assert len(load(files, caplog)) == 1
+    assert "m.jpg: EXIF orientation 3" in caplog.text

@@ -1,3 +1,4 @@
+import copy
 import logging
 
 import pytest
@@ -97,7 +98,10 @@ def test_rotated_boxes_are_refused(make_record):
 
 
 def _loader(dicts, **kwargs):
-    return CheckedLoader(lambda: (dicts, Findings()), name="d", class_names=["c"], **kwargs)
+    def load():
+        return copy.deepcopy(dicts), Findings()
+
+    return CheckedLoader(load, name="d", class_names=["c"], **kwargs)
 
 
 def test_one_summary_with_counts_and_first_examples(make_record, caplog):

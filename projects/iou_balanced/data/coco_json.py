@@ -15,15 +15,12 @@ from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.plausibility import BoxFormatCheck
 
 from .class_names import check_spelling, list_names
-from .image_checks import place_on_image
+from .image_checks import place_records
 from .image_reading import set_pixel_range
 from .registration import already_registered, as_class_names, register
 from .validation import CheckedLoader
 
 __all__ = ["register_coco_json"]
-
-# Their values have 8 bits, so that the file need not be opened to know it.
-_8_BIT_SUFFIXES = (".jpg", ".jpeg")
 
 
 def register_coco_json(
@@ -43,9 +40,10 @@ def register_coco_json(
     it is given. Crowd boxes stay, with iscrowd=1. A file without "annotations" (as COCO's test-dev)
     gives images without that key. Values are read as `iou_balanced.formats.coco_file` says.
 
-    Images are not opened, but for their headers where the suffix is not that of JPEG files, which
-    alone have 8 bits for certain, or where the file does not state their size.
-    `python -m iou_balanced.data.check` opens them all.
+    Of the images headers are read: of those that are no JPEG files, which alone have 8 bits for
+    certain; of those whose size the file does not state; and of up to 1,000 others, or of all where
+    one of these is of another size than the file says. `python -m iou_balanced.data.check` reads
+    all images to their end.
 
     Evaluation by `COCOBoxEvaluator` is against all that can be read of the file itself. So a box or
     image that is dropped here counts as missed there; the summary of dropped boxes says so.
@@ -230,8 +228,7 @@ def _load(
         record["annotations"].append(annotation)
     if check is not None:
         check.report(findings)
-    kept = [r for r in records if _place(r, json_file, findings, pixel_range)]
-    return kept, findings
+    return place_records(records, json_file, findings, pixel_range), findings
 
 
 class _Source:
@@ -274,29 +271,4 @@ def _add_mask(annotation: dict, raw: dict, class_name: str, source, findings: Fi
 
         mask = pycocotools.mask.frPyObjects(mask, *mask["size"])
     annotation["segmentation"] = mask
-    return True
-
-
-def _place(record: dict, json_file: str, findings: Findings, pixel_range) -> bool:
-    """Look at the header of an image that needs it; False where the image is refused."""
-    path, width, height = record["file_name"], record["width"], record["height"]
-    if width is not None and path.lower().endswith(_8_BIT_SUFFIXES):
-        return True
-    bboxes = [a["bbox"] for a in record.get("annotations", ())]
-    try:
-        placed = place_on_image(
-            path,
-            [(x, y, x + w, y + h) for x, y, w, h in bboxes],
-            stated=None if width is None else (width, height),
-            where=f"{os.path.basename(json_file)}, image id {record['image_id']!r}",
-            findings=findings,
-            pixel_range=pixel_range,
-            # Evaluation is against the file, whose boxes would stay as they are.
-            may_turn=False,
-        )
-    except FileNotFoundError:
-        return True  # the validation says so
-    if placed is None:
-        return False
-    record["width"], record["height"] = placed.width, placed.height
     return True
