@@ -16,7 +16,8 @@ TRAIN_DEFAULTS = {
     "output_dir": "./output",
     "init_checkpoint": "",
     # The classes of the classifier in init_checkpoint, a data set's name or a list of names: its
-    # rows for classes of the same names are taken over. None: it is loaded only where it fits.
+    # rows for classes of the same names are taken over. None: those that the file names; without
+    # names it is loaded only where it fits, as with False.
     "init_classes": None,
     "max_iter": 90000,
     "amp": {"enabled": False, "dtype": "auto"},
