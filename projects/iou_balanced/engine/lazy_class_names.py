@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog
+from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
 from .class_mapping import INIT_CLASSES
@@ -106,9 +107,12 @@ def evaluated_classes(cfg: DictConfig, of_checkpoint: Sequence[str] | None) -> M
 
 
 def default_class_names(cfg: DictConfig) -> list[str] | None:
-    """The names of the training set's classes; None where they cannot be the model's."""
+    """The names of the training set's classes; None where they cannot be the model's.
+
+    They are the main process's: the training set may be on one machine only.
+    """
     classes = _training_classes_if_there(cfg)
-    return None if classes is None else classes.names
+    return comm.all_gather(None if classes is None else classes.names)[0]
 
 
 def _training_classes_if_there(cfg: DictConfig) -> ModelClasses | None:
