@@ -23,6 +23,7 @@ from .class_names import (
     peek,
     same_classes,
 )
+from .errors import UserError
 
 _ATTRIBUTE = "_iou_balanced_classes"
 
@@ -77,10 +78,7 @@ def evaluated_classes(cfg: CfgNode, model: nn.Module) -> ModelClasses:
     """The classes of a model: as it was trained here, or else as its file names them.
 
     The file is MODEL.WEIGHTS, where it is on this machine and the model has its classifier. Where
-    it names none, they are those of DATASETS.TRAIN, if that is registered.
-
-    Raises:
-        UserError: the data sets of DATASETS.TRAIN have other classes.
+    it names none, they are those of DATASETS.TRAIN, if these are registered.
     """
     known = getattr(_bare(model), _ATTRIBUTE, None)
     if known is not None:
@@ -93,7 +91,10 @@ def evaluated_classes(cfg: CfgNode, model: nn.Module) -> ModelClasses:
         and same_classifier(_bare(model), len(names), content.get("model", {}))
     ):
         names, source = None, f"The model, whose weights are not those of {source},"
-    training = training_classes(cfg)
+    try:
+        training = training_classes(cfg)
+    except UserError:  # it is no training set of this model
+        training = ModelClasses(None, "")
     fits = training.names is not None and num_classes in (None, len(training.names))
     return classes_of_evaluated(names, source, training if fits else None)
 

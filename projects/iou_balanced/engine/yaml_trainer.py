@@ -68,6 +68,7 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
 
     def __init__(self, cfg: CfgNode):
         register_weights_handler()
+        training_classes(cfg)  # first: Detectron2 only says that they differ
         steps = cfg.SOLVER.get("ACCUMULATION_STEPS", 1)
         if steps != 1:
             # Detectron2's constructor calls it, with the batch of as many processes as there are.
