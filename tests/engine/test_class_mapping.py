@@ -328,3 +328,10 @@ def test_coco_by_name():
     assert len(init_classes_of(tiny_config("train.init_classes=coco_2017_train"))) == 80
     assert init_classes_of(tiny_config()) is None
     assert init_classes_of(tiny_config("train.init_classes=False")) is False
+
+
+def test_a_training_set_whose_classes_are_not_known(tmp_path):
+    cfg = tiny_config("train.init_checkpoint=none.pth", *OPTIONS)
+    checkpointer = Checkpointer(instantiate(cfg.model))
+    with pytest.raises(UserError, match="init_classes needs the names of the training set's class"):
+        load_initial_weights(checkpointer, cfg)

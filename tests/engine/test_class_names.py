@@ -1,8 +1,10 @@
 """Classes by name between training set, test set and checkpoint, with a LazyConfig."""
 
 import inspect
+import json
 import logging
 import math
+import re
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from iou_balanced.evaluation import VOCDetectionEvaluator
 
 from ..processes import run_in_two_processes
 from .colors import CONFIG, ORDER, OTHER, Colors, args_for, coco_set, knows, save, voc_set
-from .helpers import tiny_config
+from .helpers import ROOT, tiny_config, train_net
 
 LISTS = "'red', 'green', 'blue'.*'blue', 'red', 'green'"
 
@@ -293,3 +295,20 @@ def _two_processes(rank):
 
 def test_every_process_says_the_same(tmp_path):
     assert run_in_two_processes(_two_processes, tmp_path) == [["of the second", ["a"]]] * 2
+
+
+def test_the_command(run, tmp_path, monkeypatch):
+    """Evaluation without the training set, and a resume that is refused in one line."""
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'projects'}")
+    out, data = run
+    evaluation = (f"train.init_checkpoint={out}/model_final.pth", f"train.output_dir={tmp_path}")
+    subset = coco_set(tmp_path, ["blue", "red"], "test")
+    result = train_net("--eval-only", "datasets.train=none", *subset, *evaluation, config=CONFIG)
+    assert result.returncode == 0, result.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["bbox/AP"] == 100 and math.isnan(metrics["bbox/AP-green"])
+
+    other = (*coco_set(tmp_path, OTHER, "train"), *data[4:], f"train.output_dir={out}")
+    result = train_net("--resume", *other, config=CONFIG)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert re.search(f"error: .*is of a run with the classes {LISTS}", result.stderr)

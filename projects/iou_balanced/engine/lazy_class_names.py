@@ -143,7 +143,7 @@ def give_class_names(node: DictConfig, class_names: Sequence[str], cfg: DictConf
         name = instantiate(node.get("dataset_name"))
     names = [name] if isinstance(name, str) else data_set_names(cfg, "test")
     others = [name for name in names if not same_classes(name, class_names)]
-    if not others:
+    if names and not others:
         return
     if accepts(node._target_, "class_names"):
         node.class_names = list(class_names)
