@@ -96,11 +96,15 @@ def load(cfg) -> YamlColors:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_training_and_resume(register, config, tmp_path, late):
+def test_training_and_resume(register, config, tmp_path, caplog, late):
     """Also with names that are known only after a data set was read."""
-    cfg = config(register(ORDER, late), register(OTHER, late))
+    caplog.set_level(logging.INFO, logger="iou_balanced")
+    weights = save(tmp_path / "w.pth", OTHER)
+    cfg = config(register(ORDER, late), register(OTHER, late), weights=weights)
     trainer = train(cfg)
     assert trainer._last_eval_results["bbox"]["AP"] == 100
+    # The trainer knows what it trains, and need not guess by MODEL.WEIGHTS.
+    assert "MODEL.WEIGHTS" not in caplog.text and "names no classes" not in caplog.text
     files = sorted((tmp_path / "out").glob("*.pth"))
     assert [f.name for f in files] == [f"model_{n}.pth" for n in ("0000009", "0000019", "final")]
     for file in files:
