@@ -26,6 +26,7 @@ COLORS = {
 }
 ORDER = ["red", "green", "blue"]
 OTHER = ["blue", "red", "green"]
+LISTS = "'red', 'green', 'blue'.*'blue', 'red', 'green'"  # a pattern: both, in a message
 BOX = (4, 4, 12, 12)  # XYXY, of the object in each image
 _names = count()
 

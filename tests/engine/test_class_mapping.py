@@ -13,7 +13,6 @@ from detectron2.modeling.meta_arch.dense_detector import permute_to_N_HWA_K
 from detectron2.modeling.meta_arch.fcos import FCOSHead
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
-from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from torch import nn
 
 from iou_balanced.engine import UserError
@@ -132,39 +131,6 @@ def test_one_class_takes_its_own_boxes_rows():
     apply(source, target, own_names=["dog"])
     assert torch.equal(target.bbox_pred.bias, source.bbox_pred.bias[8:12])
     assert torch.equal(target.cls_score.bias, source.cls_score.bias[[2, 4]])
-
-
-def mask_head(num_classes):
-    return MaskRCNNConvUpsampleHead(
-        ShapeSpec(channels=8, width=14, height=14), num_classes=num_classes, conv_dims=[8, 8]
-    )
-
-
-class Heads(nn.Module):
-    """What Mask R-CNN has for each class."""
-
-    def __init__(self, num_classes, num_masks):
-        super().__init__()
-        self.box, self.mask = predictor(num_classes), mask_head(num_masks)
-
-
-def test_a_mask_for_each_class():
-    source, target = randomize(Heads(4, 4)), Heads(3, 3)
-    before = apply(source, target)
-    for name in ("weight", "bias"):
-        theirs, ours = getattr(source.mask.predictor, name), getattr(target.mask.predictor, name)
-        for i, j in SHARED:
-            assert torch.equal(ours[i], theirs[j])
-        assert torch.equal(ours[0], before[f"mask.predictor.{name}"][0])
-    assert torch.equal(target.mask.deconv.weight, source.mask.deconv.weight)
-
-
-@pytest.mark.parametrize("own_names", [TARGET, ["car"]])
-def test_one_mask_for_all_classes(own_names):
-    source, target = randomize(Heads(4, 1)), Heads(len(own_names), 1)
-    apply(source, target, own_names=own_names)
-    assert torch.equal(target.mask.predictor.weight, source.mask.predictor.weight)
-    assert torch.equal(target.box.cls_score.bias[-1], source.box.cls_score.bias[-1])
 
 
 def test_softmax_over_anchors_on_several_levels():
@@ -328,10 +294,3 @@ def test_coco_by_name():
     assert len(init_classes_of(tiny_config("train.init_classes=coco_2017_train"))) == 80
     assert init_classes_of(tiny_config()) is None
     assert init_classes_of(tiny_config("train.init_classes=False")) is False
-
-
-def test_a_training_set_whose_classes_are_not_known(tmp_path):
-    cfg = tiny_config("train.init_checkpoint=none.pth", *OPTIONS)
-    checkpointer = Checkpointer(instantiate(cfg.model))
-    with pytest.raises(UserError, match="init_classes needs the names of the training set's class"):
-        load_initial_weights(checkpointer, cfg)

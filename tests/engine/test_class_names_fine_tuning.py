@@ -1,26 +1,18 @@
 """Fine-tuning from a checkpoint that names its classes, or does not."""
 
-import logging
-
 import pytest
 import torch
+from detectron2.config import instantiate
 from torch import nn
 
 from iou_balanced.engine import UserError, main
-from iou_balanced.engine.checkpoint import Checkpointer
+from iou_balanced.engine.checkpoint import Checkpointer, load_initial_weights
 from iou_balanced.engine.class_names import ModelClasses
 
 from .colors import ORDER, OTHER, Colors, args_for, coco_set, knows, save
+from .helpers import tiny_config
 
 KEYS = ("cls_score.weight", "cls_score.bias")
-
-
-@pytest.fixture
-def log(caplog):
-    caplog.set_level(logging.INFO, logger="iou_balanced")
-    return lambda: "\n".join(
-        r.getMessage() for r in caplog.records if r.name.startswith("iou_balanced.engine")
-    )
 
 
 def fine_tune(tmp_path, file, classes, *opts):
@@ -55,7 +47,9 @@ def test_rows_go_to_the_classes_of_their_names(tmp_path, log, classes):
                 assert (state[key][i].abs() < 1).all()  # fresh, where the file's are tens
     assert torch.equal(state["bbox_pred.weight"], torch.load(file)["model"]["bbox_pred.weight"])
     shared = [name for name in classes if name in ORDER]
-    said = f"Class names in {file}: in cls_score.weight, cls_score.bias, the rows of {len(shared)}"
+    said = (
+        f"the class list in {file}: in cls_score.weight, cls_score.bias, the rows of {len(shared)}"
+    )
     assert said in log()
     assert all(f"{n} ({classes.index(n)} from {ORDER.index(n)})" in log() for n in shared)
     assert ("Starting fresh: black." in log()) is ("black" in classes)
@@ -128,8 +122,9 @@ def test_a_classifier_that_is_not_found(tmp_path, log):
     before = other.classify.weight.detach().clone()
     classes = ModelClasses(OTHER, "data set 'x'")
     message = (
-        "w.pth: the checkpoint's classes are 'red', 'green', 'blue', the model's 'blue', 'red', "
-        r"'green': .* no classifier that could be mapped: .* Give train\.init_classes=False, which"
+        "the class list in .*w.pth: the checkpoint's classes are 'red', 'green', 'blue', the "
+        r"model's 'blue', 'red', 'green': .* no classifier that could be mapped: .* Give "
+        r"train\.init_classes=False, which leaves the rows"
     )
     with pytest.raises(UserError, match=message):
         Checkpointer(other, classes=classes).load(file, checkpointables=[])
@@ -138,10 +133,28 @@ def test_a_classifier_that_is_not_found(tmp_path, log):
     assert torch.equal(other.classify.weight, model.classify.weight)
 
 
-def test_the_number_of_the_file_is_not_that_of_its_names(tmp_path):
+@pytest.mark.parametrize("rows", [2, 4])
+def test_a_head_of_another_kind_starts_fresh(tmp_path, log, rows):
+    """Its layers have the same names, and perhaps by chance the shape of the model's."""
+    model = Colors(num_classes=2)
+    theirs = {**model.state_dict(), "cls_score.weight": torch.ones(rows, 3)}
+    theirs |= {"cls_score.bias": torch.ones(rows), "bbox_pred.bias": torch.ones(4)}
     file = str(tmp_path / "w.pth")
-    torch.save({"model": knows(ORDER).state_dict(), "class_names": ["red", "green"]}, file)
-    checkpointer = Checkpointer(Colors(num_classes=3), classes=ModelClasses(ORDER, "x"))
-    message = r"shape \(3, 3\) .* but the 2 classes of Class names in .*w\.pth .* make it \(2, 3\)"
-    with pytest.raises(UserError, match=message):
+    torch.save({"model": theirs, "class_names": ORDER}, file)
+    before = {key: model.state_dict()[key].clone() for key in KEYS}
+    classes = ModelClasses(["blue", "red"], "data set 'x'")
+    Checkpointer(model, classes=classes).load(file, checkpointables=[])
+    assert all(torch.equal(model.state_dict()[key], before[key]) for key in KEYS)
+    assert torch.equal(model.bbox_pred.bias, torch.ones(4))
+    assert f"are not loaded: cls_score.weight ({rows}, 3), cls_score.bias ({rows},)" in log()
+    # Whoever says by hand which classes they are has to be right.
+    checkpointer = Checkpointer(model, classes=classes, init_classes=ORDER)
+    with pytest.raises(UserError, match=rf"shape \({rows}, 3\) .* but train\.init_classes has 3"):
         checkpointer.load(file, checkpointables=[])
+
+
+def test_init_classes_for_a_training_set_of_unknown_classes():
+    cfg = tiny_config("train.init_checkpoint=none.pth", "train.init_classes=[a,b]")
+    checkpointer = Checkpointer(instantiate(cfg.model))
+    with pytest.raises(UserError, match="init_classes needs the names of the training set's class"):
+        load_initial_weights(checkpointer, cfg)

@@ -15,7 +15,7 @@ from detectron2.modeling import build_model
 from iou_balanced.engine import BalancedDefaultTrainer, UserError
 from iou_balanced.evaluation import VOCDetectionEvaluator
 
-from .colors import BOX, ORDER, OTHER, YamlColors, knows, save, write_images
+from .colors import BOX, LISTS, ORDER, OTHER, YamlColors, knows, save, write_images
 
 YAML = """
 VERSION: 2
@@ -27,7 +27,6 @@ SOLVER: {IMS_PER_BATCH: 6, BASE_LR: 5.0, MAX_ITER: 20, WARMUP_ITERS: 0, STEPS: [
 TEST: {EVAL_PERIOD: 20}
 """
 _names = count()
-LISTS = "'red', 'green', 'blue'.*'blue', 'red', 'green'"
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ class ClassMapping:
         target: Sequence[str],
         origin: str = INIT_CLASSES,
         way_out: str = f"{INIT_CLASSES}=False",
+        strict: bool = True,
     ):
         """
         Args:
@@ -47,9 +48,11 @@ class ClassMapping:
             target: the model's, likewise.
             origin: what says `source`, for messages.
             way_out: what loads the rows as they are, for errors.
+            strict: whether a layer that does not have the rows of `source` is an error; else it
+                starts fresh, as where the checkpoint is of another kind of detector.
         """
         self.source, self.target = list(source), list(target)
-        self.origin, self.way_out = origin, way_out
+        self.origin, self.way_out, self.strict = origin, way_out, strict
         # (row of the model, row of the checkpoint) of each class that both have
         self.shared = [
             (i, self.source.index(name)) for i, name in enumerate(target) if name in self.source
@@ -67,7 +70,7 @@ class ClassMapping:
         """
         state = dict(state)
         prefix = "module." if state and all(k.startswith("module.") for k in state) else ""
-        mapped = []
+        mapped, others = [], []
         try:
             layers = list(_class_wise_layers(model, len(self.target)))
         except _UnknownLayoutError as e:
@@ -79,14 +82,18 @@ class ClassMapping:
                     continue
                 if layer.one_for_all == len(own) == len(state[prefix + name]):
                     continue  # one box or mask for all classes there, and the only class's here
-                state[prefix + name] = self._mapped(name, layer, own, state[prefix + name])
-                mapped.append(name)
+                theirs = torch.as_tensor(state.pop(prefix + name))
+                if self._fits(name, layer, own, theirs):
+                    state[prefix + name] = self._mapped(layer, own, theirs)
+                    mapped.append(name)
+                else:
+                    others.append(f"{name} {tuple(theirs.shape)}")
         if not layers:
             raise self._error(
                 "the model has no classifier that could be mapped: no module has both cls_score "
                 "and bbox_pred, or is a CenterNetHead"
             )
-        self._report(mapped)
+        self._report(mapped, others)
         return state
 
     def _error(self, text: str) -> UserError:
@@ -96,18 +103,23 @@ class ClassMapping:
             f"but {text}. Give {self.way_out}, which leaves the rows as they are"
         )
 
-    def _mapped(self, name: str, layer: "_Layer", own: Tensor, theirs) -> Tensor:
-        theirs = torch.as_tensor(theirs)
+    def _fits(self, name: str, layer: "_Layer", own: Tensor, theirs: Tensor) -> bool:
         outer, inner, background = layer.outer, layer.inner, layer.background
         expected = (outer * (len(self.source) + background) * inner, *own.shape[1:])
-        if tuple(theirs.shape) != expected:
-            raise UserError(
-                f"{name} has the shape {tuple(theirs.shape)} in train.init_checkpoint, but the "
-                f"{len(self.source)} classes of {self.origin} ({', '.join(self.source[:3])}, "
-                f"...) make it {expected} ({outer} x ({len(self.source)} classes + {background} "
-                f"background) x {inner} rows): were these the classes that it was trained on, and "
-                "with this kind of head?"
-            )
+        if tuple(theirs.shape) == expected:
+            return True
+        if not self.strict:
+            return False
+        raise UserError(
+            f"{name} has the shape {tuple(theirs.shape)} in the checkpoint, but {self.origin} has "
+            f"{len(self.source)} classes ({', '.join(self.source[:3])}, ...), which make it "
+            f"{expected} ({outer} x ({len(self.source)} classes + {background} background) x "
+            f"{inner} rows): were these the classes that it was trained on, and with this kind of "
+            "head?"
+        )
+
+    def _mapped(self, layer: "_Layer", own: Tensor, theirs: Tensor) -> Tensor:
+        outer, inner, background = layer.outer, layer.inner, layer.background
         pairs = [*self.shared, *([(len(self.target), len(self.source))] if background else [])]
         to, by = ([pair[i] for pair in pairs] for i in (0, 1))
         result = own.detach().clone()
@@ -115,7 +127,17 @@ class ClassMapping:
         result.view(shape)[:, to] = theirs.to(result).reshape(shape)[:, by]
         return result
 
-    def _report(self, mapped: list[str]) -> None:
+    def _report(self, mapped: list[str], others: list[str]) -> None:
+        if others:
+            logger.warning(
+                "%s: layers of the checkpoint have other shapes than this kind of head with these "
+                "%d classes, and are not loaded: %s",
+                self.origin,
+                len(self.source),
+                ", ".join(others),
+            )
+            if not mapped:
+                return
         if not mapped:
             logger.warning(
                 "%s: the checkpoint has no classifier, so no row of it is mapped; "

@@ -241,9 +241,8 @@ def initial_mapping(
         check_spelling(found, names, of=file, of_others=classes.of)
     except ValueError as e:
         raise UserError(f"{e}. Or give {way_out}, which takes the rows as they are") from e
-    return ClassMapping(
-        source=found, target=names, origin=f"Class names in {file}", way_out=way_out
-    )
+    origin = f"the class list in {file}"
+    return ClassMapping(source=found, target=names, origin=origin, way_out=way_out, strict=False)
 
 
 @contextlib.contextmanager
