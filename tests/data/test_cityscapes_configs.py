@@ -10,7 +10,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from iou_balanced.engine import do_test, load_config
-from iou_balanced.engine.class_mapping import class_mapping_of
+from iou_balanced.engine.class_mapping import ClassMapping
+from iou_balanced.engine.lazy_class_names import init_classes_of, training_classes
 from iou_balanced.engine.loader import build_train_loader
 from iou_balanced.engine.train import check_config
 
@@ -87,7 +88,8 @@ def test_scales():
 
 
 def test_the_classes_that_coco_has(root):
-    mapping = class_mapping_of(load("retinanet_R_50_FPN.py"))
+    cfg = load("retinanet_R_50_FPN.py")
+    mapping = ClassMapping(source=init_classes_of(cfg), target=training_classes(cfg).names)
     names = {mapping.target[i]: mapping.source[j] for i, j in mapping.shared}
     assert names == {name: name for name in mapping.target if name != "rider"}
     assert len(names) == 7

@@ -139,7 +139,7 @@ def test_reordered():
     with pytest.raises(ValueError) as error:
         PETS.reordered(["cat", "cow", "dog", "hen", "ox", "pig"], source="counts.json")
     assert str(error.value) == (
-        "Expected class counts counts.json to have the 6 classes of the evaluated data set, "
+        "Expected class counts counts.json to have the 6 classes of the evaluation, "
         "but they lack 'cow', 'hen', 'ox', and 1 more; they have also 'bird'"
     )
     with pytest.raises(ValueError, match=r"class counts 'pets' .* a name occurs twice in these"):

@@ -144,7 +144,9 @@ def test_a_list_of_data_sets(voc):
     check_config(cfg)
     assert len({x["file_name"] for x in one_epoch(cfg, 8)}) == 8
     cfg.model.num_classes = 80
-    with pytest.raises(UserError, match=r"voc2007_trainval has 20 classes.*model.num_classes=20"):
+    with pytest.raises(
+        UserError, match=r"voc2007_trainval' .* has 20 classes.*model.num_classes=20"
+    ):
         check_config(cfg)
 
 

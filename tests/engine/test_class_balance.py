@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -211,18 +212,32 @@ class TestCountsFoundByChance:
         return json.loads(line)
 
     def test_of_other_classes(self, run, tmp_path, caplog):
-        """The test set is one that Detectron2 reads when it is first asked for it."""
-        digits = MetadataCatalog.get(instantiate(load_config(BOFL, TINY).datasets.test))
-        content = json.loads(Path(digits.json_file).read_text())
-        for category in content["categories"]:
-            category["name"] = f"digit {category['name']}"
-        (tmp_path / "renamed.json").write_text(json.dumps(content))
-        name = f"renamed_{tmp_path.name}"
-        register_coco_instances(name, {}, str(tmp_path / "renamed.json"), digits.image_root)
+        shutil.copy(run / "model_final.pth", tmp_path)
+        other = [f"digit {i}" for i in range(10)]
+        ClassCounts(other, [1] * 10, [1] * 10, 9).save(tmp_path / "class_counts.json")
         with caplog.at_level(logging.INFO, "iou_balanced"):
-            metrics = self.evaluate(run, tmp_path / "out", f"dataloader.test.dataset.names={name}")
+            metrics = self.evaluate(tmp_path, tmp_path / "out")
         assert "bbox/AP" in metrics and "bbox/AP_tail" not in metrics
         assert "class_counts.json is left out" in caplog.text
+
+    def test_of_a_test_set_whose_classes_are_known_when_it_was_read(self, run, tmp_path):
+        """It is one that Detectron2 reads when it is first asked for it."""
+        digits = MetadataCatalog.get(instantiate(load_config(BOFL, TINY).datasets.test))
+        content = json.loads(Path(digits.json_file).read_text())
+
+        def evaluate():
+            name = f"later_{tmp_path.name}_{len(list(tmp_path.iterdir()))}"
+            json_file = tmp_path / f"{name}.json"
+            json_file.write_text(json.dumps(content))
+            register_coco_instances(name, {}, str(json_file), digits.image_root)
+            names = f"dataloader.test.dataset.names={name}"
+            return self.evaluate(run, tmp_path / "out", names)
+
+        assert "bbox/AP_tail" in evaluate()
+        for category in content["categories"]:
+            category["name"] = f"digit {category['name']}"
+        with pytest.raises(UserError, match="has 10 classes that the model does not have: 'digit "):
+            evaluate()
 
     def test_of_the_checkpoint_first(self, run, tmp_path):
         """In the output folder lies another training's."""

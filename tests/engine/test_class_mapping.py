@@ -17,7 +17,8 @@ from torch import nn
 
 from iou_balanced.engine import UserError
 from iou_balanced.engine.checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
-from iou_balanced.engine.class_mapping import ClassMapping, class_mapping_of
+from iou_balanced.engine.class_mapping import ClassMapping
+from iou_balanced.engine.lazy_class_names import init_classes_of, training_classes
 from iou_balanced.modeling.ssd_head import SSDHead
 
 from .helpers import tiny_config
@@ -239,11 +240,11 @@ def test_loading(tmp_path, kind, caplog):
     cfg = tiny_config(f"train.init_checkpoint={file}", *OPTIONS)
     model = instantiate(cfg.model)
     fresh = model.head.cls_score.weight.detach().clone().unflatten(0, (-1, 10))
-    checkpointer = Checkpointer(model)
+    checkpointer = Checkpointer(model, classes=training_classes(cfg))
     with caplog.at_level(logging.INFO, logger="iou_balanced"):
         load_initial_weights(checkpointer, cfg)
     assert "0 (0 from 3), 2 (2 from 2), 7 (7 from 0)" in caplog.text
-    assert checkpointer.unmatched() == set() and checkpointer.class_mapping is None
+    assert checkpointer.unmatched() == set()
     theirs = state["head.cls_score.weight"].unflatten(0, (-1, 4))
     ours = model.head.cls_score.weight.unflatten(0, (-1, 10))
     assert torch.equal(ours[:, [7, 2, 0]], theirs[:, [0, 2, 3]])
@@ -281,15 +282,15 @@ def test_evaluation_and_resuming_do_not_map(tmp_path):
     [
         ("no_such_set", "train.init_classes=no_such_set: no data set with known classes"),
         ("[a,b,a]", "train.init_classes has a more than once"),
-        ("3", "has to be a data set's name or a list of class names, but is 3"),
+        ("3", "has to be a data set's name, a list of class names, or False .* is 3"),
     ],
 )
 def test_bad_values(value, message):
     with pytest.raises(UserError, match=message):
-        class_mapping_of(tiny_config(f"train.init_classes={value}"))
+        init_classes_of(tiny_config(f"train.init_classes={value}"))
 
 
 def test_coco_by_name():
-    mapping = class_mapping_of(tiny_config("train.init_classes=coco_2017_train"))
-    assert len(mapping.source) == 80 and mapping.target == [str(i) for i in range(10)]
-    assert class_mapping_of(tiny_config()) is None
+    assert len(init_classes_of(tiny_config("train.init_classes=coco_2017_train"))) == 80
+    assert init_classes_of(tiny_config()) is None
+    assert init_classes_of(tiny_config("train.init_classes=False")) is False

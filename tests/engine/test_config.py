@@ -205,3 +205,16 @@ def test_errors_from_elsewhere_keep_their_traceback():
     with pytest.raises(Exception) as e:
         instantiate_model(cfg)
     assert not isinstance(e.value, UserError)
+
+
+def test_a_new_target_keeps_what_its_arguments_refer_to():
+    """In any order of the overrides, which are not all done when the target is set."""
+    overrides = [
+        "dataloader.evaluator._target_=iou_balanced.evaluation.VOCDetectionEvaluator",
+        "datasets.test._target_=iou_balanced.data.register_coco_json",
+        "datasets.test.name=photos",
+    ]
+    for order in (overrides, overrides[::-1]):
+        cfg = load_config(BASELINE, order)
+        assert cfg.dataloader.evaluator.dataset_name == cfg.datasets.test
+        assert cfg.dataloader.evaluator.dataset_name.name == "photos"

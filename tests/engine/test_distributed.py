@@ -162,7 +162,8 @@ def test_a_mistake_found_by_a_process_is_one_line(tmp_path):
         f"train.output_dir={tmp_path}",
     )  # fmt: skip
     assert result.returncode == 1
-    assert "error: data set digits_train_8_64px_s0 has 10 classes" in result.stderr
+    assert "error: data set 'digits_train_8_64px_s0' (dataloader.train" in result.stderr
+    assert "has 10 classes" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -204,8 +204,8 @@ def test_another_number_of_classes(config, name):
     config.MODEL.CLASS_BALANCE.NAME = name
     config.MODEL.CENTERNET.NUM_CLASSES = 80
     message = (
-        rf"data set {NAME} has 3 classes \(cat, dog, emu\), but the model 80: give "
-        r"MODEL\.CENTERNET\.NUM_CLASSES 3"
+        rf"data set '{NAME}' \(DATASETS\.TRAIN\) has 3 classes \(cat, dog, emu\), but the "
+        r"model 80: give MODEL\.CENTERNET\.NUM_CLASSES 3"
     )
     with pytest.raises(UserError, match=message):
         BalancedDefaultTrainer(config)

@@ -26,10 +26,20 @@ def match_class_names(
         K indices into `model_classes`.
 
     Raises:
-        ValueError: a class that the model does not have, with both lists; or that it has in
-            another spelling, see `check_spelling`.
+        ValueError: a class that the model does not have, with both lists; one that it has in
+            another spelling, see `check_spelling`; or a name that occurs twice, unless the lists
+            are the same.
     """
+    if list(classes) == list(model_classes):
+        return list(range(len(classes)))
     check_spelling(classes, model_classes, of=of, of_others=model)
+    for names, owner in ((classes, of), (model_classes, model)):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{owner} has the class names {list_names(twice)} more than once. Classes are "
+                "matched by name: give each its own"
+            )
     place = {name: i for i, name in enumerate(model_classes)}
     unknown = [name for name in classes if name not in place]
     if unknown:

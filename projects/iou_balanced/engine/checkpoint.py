@@ -1,6 +1,7 @@
 """Loading of weights that never ends in a silent random start."""
 
 import logging
+from collections.abc import Sequence
 
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.layers import FrozenBatchNorm2d
@@ -8,28 +9,112 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from iou_balanced.backbones.timm_backbone import PREFIX as TIMM_PREFIX
+from iou_balanced.data.class_names import list_names
 
-from .class_mapping import class_mapping_of
+from .class_mapping import INIT_CLASSES, ClassMapping, loaded_by_position
+from .class_names import (
+    KEY,
+    ModelClasses,
+    check_resumed,
+    initial_mapping,
+    names_in,
+    on_every_process,
+)
 from .config import all_keys
 from .errors import UserError
+from .lazy_class_names import WEIGHTS_KEY, init_classes_of
 
 logger = logging.getLogger(__name__)
 
 
 class Checkpointer(DetectionCheckpointer):
-    """Detectron2's, which remembers what it could not match in `incompatible`."""
+    """Detectron2's, which knows the classes, and what it could not match (`incompatible`).
+
+    With `classes`, their names are saved with every file, and what is loaded is compared with them:
+    a resume needs the same classes in the same order; else the rows of a classifier are given to
+    the classes of the same names, see `ClassMapping`. Files of Detectron2's own checkpointer have
+    no names: they are loaded as it does, and the log says so. In Detectron2's own checkpointer the
+    files load too.
+
+    Args:
+        model, save_dir, save_to_disk, checkpointables: see `DetectionCheckpointer`.
+        classes: of the model; None, or without names, compares nothing.
+        init_classes: what overrides the names in a file that is not resumed; see
+            `initial_mapping`.
+
+    Raises:
+        UserError: by `load`: the classes of the file are others.
+    """
 
     incompatible = None
-    class_mapping = None  # applied to what is loaded while it is set
+    # For messages: the key of the initial weights, what names their classes, and what loads them
+    # as they are.
+    weights_key = WEIGHTS_KEY
+    how_to_name = f"; {INIT_CLASSES} names them"
+    way_out = f"{INIT_CLASSES}=False"
+
+    def __init__(
+        self,
+        model,
+        save_dir="",
+        *,
+        classes: ModelClasses | None = None,
+        init_classes: Sequence[str] | bool | None = None,
+        save_to_disk=None,
+        **checkpointables,
+    ):
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.classes = classes or ModelClasses(None, "")
+        self.init_classes = init_classes
+        self._path, self._resumes = "", False
+
+    def save(self, name, **kwargs):
+        if self.classes.names is not None:
+            kwargs[KEY] = list(self.classes.names)
+        super().save(name, **kwargs)
+
+    def load(self, path, checkpointables=None):
+        # Whoever loads the weights alone starts a new run.
+        self._path, self._resumes = path, checkpointables is None
+        return super().load(path, checkpointables)
 
     def _load_model(self, checkpoint):
-        if self.class_mapping is not None:
-            checkpoint["model"] = self.class_mapping.apply(self.model, checkpoint["model"])
+        mapping = None
+        if self.classes.names is not None:
+            with on_every_process():
+                mapping = self._compare(names_in(checkpoint))
+        if mapping is not None:
+            checkpoint["model"] = mapping.apply(self.model, checkpoint["model"])
         self.incompatible = super()._load_model(checkpoint)
         # The weights of a ResNet from timm are under two names, of which a model uses one.
         unused = self.incompatible.unexpected_keys
         unused[:] = [name for name in unused if not name.startswith(f"{TIMM_PREFIX}.")]
+        if self.classes.names is not None and mapping is None and names_in(checkpoint) is None:
+            self._warn_of_order()
         return self.incompatible
+
+    def _compare(self, found: list[str] | None) -> ClassMapping | None:
+        if self._resumes:
+            check_resumed(found, self.classes, self._path, self.weights_key)
+            return None
+        return initial_mapping(
+            found, self.classes, self.init_classes, file=self._path, way_out=self.way_out
+        )
+
+    def _warn_of_order(self) -> None:
+        """Of a file without names, which may have numbered the classes otherwise."""
+        num_classes = len(self.classes.names)
+        if self.init_classes is False or not loaded_by_position(
+            self.model, num_classes, self.unmatched()
+        ):
+            return
+        logger.warning(
+            "%s does not name the classes of its classifier: they are taken to be those of %s, in "
+            "the same order%s",
+            self._path,
+            self.classes.of,
+            "" if self._resumes else self.how_to_name,
+        )
 
     def unmatched(self) -> set[str]:
         """Names of the model's parameters that the last file lacked, or had in another shape."""
@@ -42,11 +127,13 @@ class Checkpointer(DetectionCheckpointer):
 def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
     """Load train.init_checkpoint into the model, and nothing but the model.
 
-    With train.init_classes the rows of the classes in it go to those of the same name here.
+    The rows of the classes in it, by the names in the file or train.init_classes, go to those of
+    the same name here.
 
     Raises:
-        UserError: the file cannot be had or does not fit the backbone or train.init_classes; or
-            there is none, and the model has frozen layers that would keep random values.
+        UserError: the file cannot be had or does not fit the backbone, the training set's classes
+            or train.init_classes; or there is none, and the model has frozen layers that would keep
+            random values.
     """
     path = cfg.train.init_checkpoint
     model = checkpointer.model
@@ -54,11 +141,13 @@ def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
         _check_scratch(model, cfg)
         logger.info("train.init_checkpoint is empty: training from scratch")
         return
-    checkpointer.class_mapping = class_mapping_of(cfg)
-    try:
-        _load(checkpointer, cfg)
-    finally:
-        checkpointer.class_mapping = None  # a resumed run has its own classifier
+    checkpointer.init_classes = init_classes_of(cfg)
+    if checkpointer.init_classes and checkpointer.classes.names is None:
+        raise UserError(
+            f"{INIT_CLASSES} needs the names of the training set's classes, but "
+            "dataloader.train.dataset.names is no data set with known classes"
+        )
+    _load(checkpointer, cfg)
     backbone = getattr(getattr(model, "module", model), "backbone", None)
     bottom_up = hasattr(backbone, "bottom_up")  # an FPN on top is new in ImageNet weights
     backbone = backbone.bottom_up if bottom_up else backbone
@@ -79,7 +168,7 @@ def load_for_evaluation(model: nn.Module, cfg: DictConfig) -> dict:
     """Load train.init_checkpoint, in which every parameter has to be.
 
     Returns:
-        What else the file holds, for example "iteration".
+        What else the file holds, for example "iteration" and "class_names".
 
     Raises:
         UserError: there is no such file, or it does not fit the model.
@@ -95,11 +184,13 @@ def load_for_evaluation(model: nn.Module, cfg: DictConfig) -> dict:
     names = _weight_names(model, "", running_stats=True)
     missing = sorted(checkpointer.unmatched() & names)
     if missing:
+        classes = names_in(extra)
+        known = "" if classes is None else f" Its {len(classes)} are {list_names(classes)}."
         raise UserError(
             f"train.init_checkpoint={path} lacks {len(missing)} of the model's {len(names)} "
             f"parameters (or has them in another shape), first {missing[0]}: its metrics would be "
             "those of a partly random model. Is it a checkpoint of this config, with this number "
-            "of classes?"
+            f"of classes?{known}"
         )
     return extra
 

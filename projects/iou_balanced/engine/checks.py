@@ -12,7 +12,8 @@ from omegaconf import DictConfig, OmegaConf
 from iou_balanced.backbones import timm_images_warning
 
 from .class_balance import class_balances, lazy_config_key
-from .errors import UserError, data_errors_as_user_errors, is_from
+from .errors import UserError, is_from
+from .lazy_class_names import check_classes, data_set_names, training_classes
 
 logger = logging.getLogger(__name__)
 
@@ -21,12 +22,13 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     """Refuse what would fail later and less clearly.
 
     Args:
-        eval_only: leaves the training set aside: it need not be on this machine.
+        eval_only: leaves the training set aside, which need not be on this machine, and the
+            classes, which are the checkpoint's.
 
     Raises:
         UserError: no such device; a batch that the processes or micro-batches cannot share; test
-            images that are not on the model's canvas; a data set that is not there; or its classes
-            are not as many as the model's.
+            images that are not on the model's canvas; a data set that is not there; a training set
+            whose classes are not as many as the model's; or a test set with others than it.
     """
     if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
         raise UserError(
@@ -36,13 +38,10 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     _check_batch_size(cfg)
     _check_canvas(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
-        names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
-        if names is None:
-            continue
-        with data_errors_as_user_errors():  # the register functions say what is missing
-            names = instantiate(names)
-        for name in [names] if isinstance(names, str) else names:
-            _check_data_set(name, cfg)
+        for name in data_set_names(cfg, split):
+            _check_data_set(name)
+    if not eval_only:
+        check_classes(cfg, training_classes(cfg))
 
 
 def _check_batch_size(cfg: DictConfig) -> None:
@@ -68,7 +67,7 @@ def _check_batch_size(cfg: DictConfig) -> None:
         )
 
 
-def _check_data_set(name: str, cfg: DictConfig) -> None:
+def _check_data_set(name: str) -> None:
     if name not in DatasetCatalog:
         raise UserError(
             f"there is no data set {name!r}: give a name of Detectron2's, or a call of one of "
@@ -87,18 +86,6 @@ def _check_data_set(name: str, cfg: DictConfig) -> None:
                     "$DETECTRON2_DATASETS (default: datasets)."
                 )
             raise UserError(f"data set {name}: {os.path.abspath(path)} does not exist.{hint}")
-    # Of a dense detector, or of an R-CNN.
-    keys = [k for k in ("num_classes", "roi_heads.num_classes") if OmegaConf.select(cfg.model, k)]
-    classes = metadata.get("thing_classes")
-    if not keys or classes is None:
-        return
-    num_classes = OmegaConf.select(cfg.model, keys[0])
-    if len(classes) != num_classes:
-        raise UserError(
-            f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
-            f"{', ...' if len(classes) > 5 else ''}), but model.{keys[0]}={num_classes}: give "
-            f"model.{keys[0]}={len(classes)}"
-        )
 
 
 def _check_canvas(cfg: DictConfig) -> None:

@@ -187,20 +187,22 @@ def _registered(names) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def find_counts_file(folders: Sequence[str], dataset_name: str) -> str | None:
+def find_counts_file(folders: Sequence[str], class_names: Sequence[str] | None) -> str | None:
     """The class counts that a training left in one of `folders`, for an evaluation.
 
-    Nobody asked for them: what does not fit the data set is left out, and the log says so.
+    Nobody asked for them: what does not fit the classes is left out, and the log says so.
+
+    Args:
+        class_names: the model's classes, in any order; with None there is no file.
     """
-    classes = MetadataCatalog.get(dataset_name).get("thing_classes")
     for folder in folders:
         path = os.path.join(folder, COUNTS_FILE)
-        if not folder or classes is None or not os.path.isfile(path):
+        if not folder or class_names is None or not os.path.isfile(path):
             continue
         try:
-            ClassCounts.load(path).reordered(classes)
+            ClassCounts.load(path).reordered(class_names)
         except (OSError, ValueError) as e:
-            logger.info("%s is left out of the evaluation of %s: %s", path, dataset_name, e)
+            logger.info("%s is left out of the evaluation: %s", path, e)
             continue
         logger.info("AP_tail and AP_head are by %s", path)
         return path

@@ -5,22 +5,23 @@ has one more row for each anchor, the last, which is background; B is 1 then, el
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from detectron2.config import instantiate
-from detectron2.data import MetadataCatalog
-from omegaconf import DictConfig, OmegaConf
+from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from torch import Tensor, nn
 
+from iou_balanced.data.class_names import list_names
 from iou_balanced.modeling import CenterNetHead
 
 from .errors import UserError
 
-__all__ = ["ClassMapping", "class_mapping_of"]
+__all__ = ["INIT_CLASSES", "ClassMapping", "loaded_by_position", "same_classifier"]
 
 logger = logging.getLogger(__name__)
+
+INIT_CLASSES = "train.init_classes"
 
 
 class ClassMapping:
@@ -28,17 +29,30 @@ class ClassMapping:
 
     Class-wise are the layers `cls_score` of every module that has a `bbox_pred` as well, as the
     heads of RetinaNet, FCOS and SSD and the predictors of the R-CNNs have, one layer or a list;
-    `bbox_pred` itself where it has four rows for each class; and the last layer of CenterNet's heat
-    map.
+    `bbox_pred` itself where it has four rows for each class; the last layer of Mask R-CNN's masks
+    where it has a row for each class; and that of CenterNet's heat map.
     """
 
-    def __init__(self, *, source: Sequence[str], target: Sequence[str]):
+    def __init__(
+        self,
+        *,
+        source: Sequence[str],
+        target: Sequence[str],
+        origin: str = INIT_CLASSES,
+        way_out: str = f"{INIT_CLASSES}=False",
+        strict: bool = True,
+    ):
         """
         Args:
             source: the checkpoint's classes, in the order of their rows.
             target: the model's, likewise.
+            origin: what says `source`, for messages.
+            way_out: what loads the rows as they are, for errors.
+            strict: whether a layer that does not have the rows of `source` is an error; else it
+                starts fresh, as where the checkpoint is of another kind of detector.
         """
         self.source, self.target = list(source), list(target)
+        self.origin, self.way_out, self.strict = origin, way_out, strict
         # (row of the model, row of the checkpoint) of each class that both have
         self.shared = [
             (i, self.source.index(name)) for i, name in enumerate(target) if name in self.source
@@ -56,38 +70,56 @@ class ClassMapping:
         """
         state = dict(state)
         prefix = "module." if state and all(k.startswith("module.") for k in state) else ""
-        found, mapped = False, []
-        for layer in _class_wise_layers(model, len(self.target)):
-            found = True
+        mapped, others = [], []
+        try:
+            layers = list(_class_wise_layers(model, len(self.target)))
+        except _UnknownLayoutError as e:
+            raise self._error(str(e)) from e
+        for layer in layers:
             for name in (f"{layer.name}.weight", f"{layer.name}.bias"):
                 own = dict(layer.module.named_parameters()).get(name.rsplit(".", 1)[-1])
                 if own is None or prefix + name not in state:
                     continue
-                if layer.inner == 4 == len(own) == len(state[prefix + name]):
-                    continue  # one box for all classes there, and the only class's here
-                state[prefix + name] = self._mapped(name, layer, own, state[prefix + name])
-                mapped.append(name)
-        if not found:
-            raise UserError(
-                "train.init_classes is set, but the model has no classifier that could be mapped: "
-                "no module has both cls_score and bbox_pred, or is a CenterNetHead. Give "
-                "train.init_classes=null"
+                if layer.one_for_all == len(own) == len(state[prefix + name]):
+                    continue  # one box or mask for all classes there, and the only class's here
+                theirs = torch.as_tensor(state.pop(prefix + name))
+                if self._fits(name, layer, own, theirs):
+                    state[prefix + name] = self._mapped(layer, own, theirs)
+                    mapped.append(name)
+                else:
+                    others.append(f"{name} {tuple(theirs.shape)}")
+        if not layers:
+            raise self._error(
+                "the model has no classifier that could be mapped: no module has both cls_score "
+                "and bbox_pred, or is a CenterNetHead"
             )
-        self._report(mapped)
+        self._report(mapped, others)
         return state
 
-    def _mapped(self, name: str, layer: "_Layer", own: Tensor, theirs) -> Tensor:
-        theirs = torch.as_tensor(theirs)
+    def _error(self, text: str) -> UserError:
+        return UserError(
+            f"{self.origin}: the checkpoint's classes are {list_names(self.source)}, the "
+            f"model's {list_names(self.target)}: the classifier's rows would have to be mapped, "
+            f"but {text}. Give {self.way_out}, which leaves the rows as they are"
+        )
+
+    def _fits(self, name: str, layer: "_Layer", own: Tensor, theirs: Tensor) -> bool:
         outer, inner, background = layer.outer, layer.inner, layer.background
         expected = (outer * (len(self.source) + background) * inner, *own.shape[1:])
-        if tuple(theirs.shape) != expected:
-            raise UserError(
-                f"{name} has the shape {tuple(theirs.shape)} in train.init_checkpoint, but the "
-                f"{len(self.source)} classes of train.init_classes ({', '.join(self.source[:3])}, "
-                f"...) make it {expected} ({outer} x ({len(self.source)} classes + {background} "
-                f"background) x {inner} rows): were these the classes that it was trained on, and "
-                "with this kind of head?"
-            )
+        if tuple(theirs.shape) == expected:
+            return True
+        if not self.strict:
+            return False
+        raise UserError(
+            f"{name} has the shape {tuple(theirs.shape)} in the checkpoint, but {self.origin} has "
+            f"{len(self.source)} classes ({', '.join(self.source[:3])}, ...), which make it "
+            f"{expected} ({outer} x ({len(self.source)} classes + {background} background) x "
+            f"{inner} rows): were these the classes that it was trained on, and with this kind of "
+            "head?"
+        )
+
+    def _mapped(self, layer: "_Layer", own: Tensor, theirs: Tensor) -> Tensor:
+        outer, inner, background = layer.outer, layer.inner, layer.background
         pairs = [*self.shared, *([(len(self.target), len(self.source))] if background else [])]
         to, by = ([pair[i] for pair in pairs] for i in (0, 1))
         result = own.detach().clone()
@@ -95,11 +127,22 @@ class ClassMapping:
         result.view(shape)[:, to] = theirs.to(result).reshape(shape)[:, by]
         return result
 
-    def _report(self, mapped: list[str]) -> None:
+    def _report(self, mapped: list[str], others: list[str]) -> None:
+        if others:
+            logger.warning(
+                "%s: layers of the checkpoint have other shapes than this kind of head with these "
+                "%d classes, and are not loaded: %s",
+                self.origin,
+                len(self.source),
+                ", ".join(others),
+            )
+            if not mapped:
+                return
         if not mapped:
             logger.warning(
-                "train.init_classes: the checkpoint has no classifier, so no row of it is mapped; "
+                "%s: the checkpoint has no classifier, so no row of it is mapped; "
                 "all %d classes start fresh.",
+                self.origin,
                 len(self.target),
             )
             return
@@ -108,8 +151,9 @@ class ClassMapping:
         fresh = [name for i, name in enumerate(self.target) if i not in taken]
         logger.log(
             logging.INFO if rows else logging.WARNING,
-            "train.init_classes: in %s, the rows of %d of %d classes are the checkpoint's: %s. "
+            "%s: in %s, the rows of %d of %d classes are the checkpoint's: %s. "
             "Starting fresh: %s. Of the checkpoint's %d classes, %d are not used.",
+            self.origin,
             ", ".join(mapped),
             len(rows),
             len(self.target),
@@ -120,40 +164,40 @@ class ClassMapping:
         )
 
 
-def class_mapping_of(cfg: DictConfig) -> ClassMapping | None:
-    """The mapping from train.init_classes to the classes of the training set; None without it.
+def loaded_by_position(model: nn.Module, num_classes: int, unmatched: Collection[str]) -> bool:
+    """Whether a file that was loaded as it is held a classifier for this one.
 
-    Raises:
-        UserError: no such data set, or one whose classes are not known; or a name occurs twice.
+    Args:
+        unmatched: names of the model's parameters that the file lacked, or had in another shape.
     """
-    source = cfg.train.get("init_classes")
-    if source is None:
-        return None
-    names = instantiate(OmegaConf.select(cfg, "dataloader.train.dataset.names"))
-    name = names if isinstance(names, str) or not names else names[0]
-    target = _thing_classes(name, "dataloader.train.dataset.names")
-    if isinstance(source, str):
-        source = _thing_classes(source, "train.init_classes")
-    elif not OmegaConf.is_list(source):
-        raise UserError(
-            "train.init_classes has to be a data set's name or a list of class names, but is "
-            f"{source!r}"
-        )
-    source = [str(name) for name in source]
-    twice = sorted({name for name in source if source.count(name) > 1})
-    if twice:
-        raise UserError(f"train.init_classes has {', '.join(twice)} more than once")
-    return ClassMapping(source=source, target=target)
+    try:
+        layers = list(_class_wise_layers(model, num_classes))
+    except _UnknownLayoutError:
+        return False
+    return bool(layers) and not any(f"{layer.name}.weight" in unmatched for layer in layers)
 
 
-def _thing_classes(name: str, key: str) -> list[str]:
-    classes = MetadataCatalog.get(name).get("thing_classes") if name in MetadataCatalog else None
-    if not classes:
-        raise UserError(
-            f"{key}={name}: no data set with known classes has this name; train.init_classes may "
-            "also be a list of the names: train.init_classes='[person,car]'"
-        )
-    return list(classes)
+def same_classifier(model: nn.Module, num_classes: int, state: Mapping) -> bool:
+    """Whether `state`, a checkpoint's names and tensors, has the classifier that the model has now.
+
+    Also where it cannot be told which layers these are.
+    """
+    try:
+        layers = list(_class_wise_layers(model, num_classes))
+    except _UnknownLayoutError:
+        return True
+    own = model.state_dict()
+    names = [f"{layer.name}.weight" for layer in layers]
+    return all(
+        name in state
+        and state[name].shape == own[name].shape
+        and torch.equal(torch.as_tensor(state[name]).to(own[name]), own[name])
+        for name in names
+    )
+
+
+class _UnknownLayoutError(Exception):
+    """It cannot be told which rows of a layer belong to which class."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +209,7 @@ class _Layer:
     outer: int
     inner: int
     background: int  # B
+    one_for_all: int = 0  # rows of a layer that knows no classes, where there are such
 
 
 def _class_wise_layers(model: nn.Module, num_classes: int) -> Iterator[_Layer]:
@@ -172,6 +217,8 @@ def _class_wise_layers(model: nn.Module, num_classes: int) -> Iterator[_Layer]:
         if isinstance(head, CenterNetHead):
             last = len(head.heatmap) - 1
             yield _Layer(f"{name}.heatmap.{last}".lstrip("."), head.heatmap[last], 1, 1, 0)
+        if isinstance(head, MaskRCNNConvUpsampleHead) and len(head.predictor.weight) == num_classes:
+            yield _Layer(f"{name}.predictor".lstrip("."), head.predictor, 1, 1, 0, one_for_all=1)
         scores, boxes = getattr(head, "cls_score", None), getattr(head, "bbox_pred", None)
         if not isinstance(scores, nn.Module) or not isinstance(boxes, nn.Module):
             continue
@@ -202,10 +249,9 @@ def _layers_of_pair(
         if box_rows and box_rows % 4 == 0 and rows == num_anchors * (num_classes + background):
             yield _Layer(name, score, num_anchors, 1, background)
             if of_classes:
-                yield _Layer(box_name, box, 1, 4, 0)
+                yield _Layer(box_name, box, 1, 4, 0, one_for_all=4)
             return
-    raise UserError(
-        f"train.init_classes is set, but it cannot be told which of the {rows} rows of {name} "
-        f"belong to which of the {num_classes} classes: {box_name} has {box_rows} rows. Give "
-        "train.init_classes=null"
+    raise _UnknownLayoutError(
+        f"it cannot be told which of the {rows} rows of {name} belong to which of the "
+        f"{num_classes} classes: {box_name} has {box_rows} rows"
     )

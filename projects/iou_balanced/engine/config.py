@@ -16,7 +16,8 @@ TRAIN_DEFAULTS = {
     "output_dir": "./output",
     "init_checkpoint": "",
     # The classes of the classifier in init_checkpoint, a data set's name or a list of names: its
-    # rows for classes of the same names are taken over. None: it is loaded only where it fits.
+    # rows for classes of the same names are taken over. None: those that the file names; without
+    # names it is loaded only where it fits, as with False.
     "init_classes": None,
     "max_iter": 90000,
     "amp": {"enabled": False, "dtype": "auto"},
@@ -145,9 +146,14 @@ def _set_target(cfg: DictConfig, path: str, target: str) -> None:
     node = OmegaConf.select(cfg, path)
     kept = {}
     if isinstance(node, DictConfig):
-        kept = {k: v for k, v in node.items() if k != "_target_" and accepts(target, k)}
+        kept = {k: _as_written(node, k) for k in node if k != "_target_" and accepts(target, k)}
     call = DictConfig({**kept, "_target_": target}, flags={"allow_objects": True})
     OmegaConf.update(cfg, path, call, merge=False, force_add=True)
+
+
+def _as_written(node: DictConfig, key: str):
+    """The value, or the reference: what it refers to may yet be changed by another override."""
+    return node._get_node(key)._value() if OmegaConf.is_interpolation(node, key) else node[key]
 
 
 def locate_target(target) -> Callable | None:

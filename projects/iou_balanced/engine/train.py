@@ -22,9 +22,18 @@ from iou_balanced.backbones import register_weights_handler
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
 from .checks import check_accumulation, check_config, instantiate_model, warn_of_other_images
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
+from .class_names import ModelClasses, check_tested, class_names_of, names_in
 from .config import accepts, load_config, overridden_keys
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
+from .lazy_class_names import (
+    check_resume,
+    data_set_names,
+    default_class_names,
+    evaluated_classes,
+    give_class_names,
+    training_classes,
+)
 from .loader import build_test_loader, build_train_loader, prepare_masks, read_train_dataset
 from .scaling import scale_to_batch_size
 from .trainer import LazyLoader, Trainer
@@ -33,32 +42,49 @@ logger = logging.getLogger(__name__)
 
 
 def do_test(
-    cfg: DictConfig, model: torch.nn.Module, *, counts_folders: Sequence[str] | None = None
+    cfg: DictConfig,
+    model: torch.nn.Module,
+    *,
+    counts_folders: Sequence[str] | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> dict:
     """Evaluate `model` on dataloader.test; {} where there is no evaluator or no annotation.
 
     Args:
         counts_folders: where the class counts of the training are looked for; by default in
             train.output_dir.
+        class_names: the model's classes, in the order of its outputs; by default those of the
+            training set, where it is there and they are as many as the model's. The test set's are
+            matched with them by name.
 
     Returns:
         {task: {metric: value}} on the main process, as the evaluator gives it.
+
+    Raises:
+        UserError: the test set has a class that the model does not have; or its classes are not the
+            model's in the same order, and an evaluator takes no `class_names`.
     """
     if "evaluator" not in cfg.dataloader:
         return {}
     # First, because reading the data set tells the names of its classes.
     with data_errors_as_user_errors():
         loader = build_test_loader(cfg)
+    if class_names is None:
+        class_names = default_class_names(cfg)
+    check_tested(data_set_names(cfg, "test"), ModelClasses(class_names, "the model"))
     evaluator = cfg.dataloader.evaluator.copy()
     evaluator._set_parent(cfg.dataloader)  # it refers to its neighbours
     for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
         if node.get("output_dir") is None and accepts(node._target_, "output_dir"):
             node.output_dir = os.path.join(cfg.train.output_dir, "inference")
+        if class_names is not None:
+            give_class_names(node, class_names, cfg)
         if node.get("class_counts") is None and accepts(node._target_, "class_counts"):
             with data_errors_as_user_errors():
                 dataset_name = instantiate(node.dataset_name)
             node.class_counts = find_counts_file(
-                counts_folders or [cfg.train.output_dir], dataset_name
+                counts_folders or [cfg.train.output_dir],
+                node.get("class_names") or class_names or class_names_of(dataset_name),
             )
     with data_errors_as_user_errors():
         evaluator = instantiate(evaluator)
@@ -75,7 +101,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     """Train `cfg`, or with `args.resume` go on with its last checkpoint.
 
     Raises:
-        UserError: the output folder holds another run, or the weights do not fit.
+        UserError: the output folder holds another run, or the weights or their classes do not fit.
     """
     warn_of_other_images(cfg)
     model = instantiate_model(cfg).to(cfg.train.device)
@@ -88,6 +114,8 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     main = comm.is_main_process()
     with data_errors_as_user_errors():
         dataset = read_train_dataset(cfg)
+    # After the data set was read, which for some of Detectron2's own tells the names.
+    classes = training_classes(cfg)
     counts = count_classes(cfg, dataset)
     # For evaluations that group the classes; also of a run that does not weigh them.
     counts_file = os.path.join(cfg.train.output_dir, COUNTS_FILE)
@@ -113,7 +141,11 @@ def do_train(args, cfg: DictConfig) -> Trainer:
         accumulation_steps=cfg.train.accumulation_steps,
     )
     checkpointer = Checkpointer(
-        trainer.model, cfg.train.output_dir, optimizer=optimizer, trainer=trainer
+        trainer.model,
+        cfg.train.output_dir,
+        classes=classes,
+        optimizer=optimizer,
+        trainer=trainer,
     )
     best = cfg.train.best_checkpoint
     trainer.register_hooks(
@@ -123,7 +155,9 @@ def do_train(args, cfg: DictConfig) -> Trainer:
             ClassBalanceHook(model, counts, period=cfg.train.log_period),
             ResumeStateHook(model),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
-            hooks.EvalHook(cfg.train.eval_period, lambda: do_test(cfg, model)),
+            hooks.EvalHook(
+                cfg.train.eval_period, lambda: do_test(cfg, model, class_names=classes.names)
+            ),
             BestCheckpointer(cfg.train.eval_period, checkpointer, best.metric, best.mode)
             if main and best.metric
             else None,
@@ -169,6 +203,8 @@ def main(args) -> dict:
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
     prepare_masks(cfg)
     check_config(cfg, eval_only=args.eval_only)
+    if args.resume and not args.eval_only:
+        check_resume(cfg)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
     with _kept_config(cfg.train.output_dir, args.eval_only):
         default_setup(cfg, args)
@@ -177,8 +213,9 @@ def main(args) -> dict:
         return {}
     model = instantiate_model(cfg).to(cfg.train.device)
     extra = load_for_evaluation(model, cfg)
+    classes = evaluated_classes(cfg, names_in(extra))
     folders = [os.path.dirname(cfg.train.init_checkpoint), cfg.train.output_dir]
-    results = do_test(cfg, model, counts_folders=folders)
+    results = do_test(cfg, model, counts_folders=folders, class_names=classes.names)
     if results and comm.is_main_process():
         record = {**flatten_results_dict(results), "checkpoint": cfg.train.init_checkpoint}
         if "iteration" in extra:

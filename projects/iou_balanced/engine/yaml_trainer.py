@@ -14,8 +14,7 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import DatasetEvaluator
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, RetinaNet
+from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
@@ -23,18 +22,24 @@ from detectron2.utils import comm
 from iou_balanced.backbones import register_weights_handler
 from iou_balanced.data import ClassCounts
 from iou_balanced.data.centernet_yaml import centernet_augmentations, centernet_canvas
-from iou_balanced.evaluation import COCOBoxEvaluator, VOCDetectionEvaluator
 from iou_balanced.modeling import CenterNet
 
-from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances, find_counts_file
+from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances
 from .errors import UserError
 from .hooks import ResumeStateHook
 from .trainer import Trainer
+from .yaml_class_names import (
+    YamlCheckpointer,
+    check_classes,
+    remember_classes,
+    training_classes,
+)
+from .yaml_evaluation import TrainerWithEvaluation
 
 logger = logging.getLogger(__name__)
 
 
-class BalancedDefaultTrainer(DefaultTrainer):
+class BalancedDefaultTrainer(TrainerWithEvaluation):
     """Detectron2's trainer for yaml configs, with what our detectors need beyond it.
 
     - Checkpoints keep the losses' state too, for `resume_or_load(resume=True)`, and the optimizer's
@@ -49,10 +54,13 @@ class BalancedDefaultTrainer(DefaultTrainer):
       Detectron2's SimpleTrainer or AMPTrainer. It calls `build_train_loader`, also a subclass's,
       with the config of a micro-batch.
     - `DATASETS.TEST` is evaluated by `build_evaluator`.
+    - Classes are matched by name. Checkpoints have the names of `DATASETS.TRAIN`; a resume needs
+      the same, and in `MODEL.WEIGHTS` the rows of a classifier are those of the classes of the same
+      names. A test set may have its classes in another order, or lack some.
 
     Raises:
-        UserError: the classes of a data set are not as many as the model's; those of
-            `DATASETS.TRAIN` cannot be counted, or not weighed; a batch that the processes and
+        UserError: the classes of `DATASETS.TRAIN` are not as many as the model's, or cannot be
+            counted, or not weighed; a test set has others; a batch that the processes and
             micro-batches cannot share.
     """
 
@@ -60,6 +68,7 @@ class BalancedDefaultTrainer(DefaultTrainer):
 
     def __init__(self, cfg: CfgNode):
         register_weights_handler()
+        training_classes(cfg)  # first: Detectron2 only says that they differ
         steps = cfg.SOLVER.get("ACCUMULATION_STEPS", 1)
         if steps != 1:
             # Detectron2's constructor calls it, with the batch of as many processes as there are.
@@ -100,7 +109,14 @@ class BalancedDefaultTrainer(DefaultTrainer):
             logger.warning("The checkpoint has no state of the optimizer: it starts afresh")
 
     def build_hooks(self) -> list:
-        _check_classes(self.cfg, self.model)
+        classes = training_classes(self.cfg)
+        check_classes(self.cfg, self.model, classes)
+        remember_classes(self.model, classes)
+        # Here, because the hooks that Detectron2 makes below hold the checkpointer.
+        stock = self.checkpointer
+        self.checkpointer = YamlCheckpointer(
+            self.model, stock.save_dir, classes=classes, **stock.checkpointables
+        )
         # The counts are there before `resume_or_load`, which compares the checkpoint's with them.
         own = [*self._class_balance_hooks(), ResumeStateHook(self.model, config_key=_yaml_key)]
         return [*own, *super().build_hooks()]
@@ -149,32 +165,6 @@ class BalancedDefaultTrainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """COCO's metrics, and the challenge's for a data set of PASCAL VOC's.
-
-        Those are Detectron2's own and `iou_balanced.data.register_voc`'s; "bbox" is the 11-point
-        metric for VOC2007, else the area. The files go to OUTPUT_DIR/inference, for several data
-        sets each to a folder below. Where a training with class weights left its class counts in
-        OUTPUT_DIR, there are AP_tail and AP_head.
-        """
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        if len(cfg.DATASETS.TEST) > 1:
-            folder = os.path.join(folder, dataset_name.replace("/", "_"))
-        kwargs = {
-            "output_dir": folder,
-            "class_counts": find_counts_file([cfg.OUTPUT_DIR], dataset_name),
-        }
-        metadata = MetadataCatalog.get(dataset_name)
-        years = metadata.get("years")
-        if years is None and metadata.get("evaluator_type") == "pascal_voc":
-            years = [metadata.year]
-        if years is not None:
-            metric = "11point" if list(years) == [2007] else "area"
-            return VOCDetectionEvaluator(dataset_name, metric=metric, **kwargs)
-        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
-        return COCOBoxEvaluator(dataset_name, kpt_oks_sigmas=sigmas, **kwargs)
-
-    @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
         name = cfg.SOLVER.get("OPTIMIZER", "SGD")
         if name == "SGD":
@@ -215,22 +205,6 @@ def _micro_batch_config(cfg: CfgNode) -> CfgNode:
     cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS = total // steps, 1
     cfg.freeze()
     return cfg
-
-
-def _check_classes(cfg: CfgNode, model: torch.nn.Module) -> None:
-    is_rcnn = hasattr(model, "roi_heads")
-    num_classes = getattr(model.roi_heads if is_rcnn else model, "num_classes", None)
-    nodes = {GeneralizedRCNN: "ROI_HEADS", RetinaNet: "RETINANET", CenterNet: "CENTERNET"}
-    node = next((name for kind, name in nodes.items() if isinstance(model, kind)), None)
-    key = "it" if node is None else f"MODEL.{node}.NUM_CLASSES"
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        classes = MetadataCatalog.get(name).get("thing_classes")
-        if None not in (classes, num_classes) and len(classes) != num_classes:
-            raise UserError(
-                f"data set {name} has {len(classes)} classes ({', '.join(classes[:5])}"
-                f"{', ...' if len(classes) > 5 else ''}), but the model {num_classes}: give "
-                f"{key} {len(classes)}"
-            )
 
 
 def _weighs_classes(cfg: CfgNode) -> bool:

@@ -16,6 +16,7 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from iou_balanced.data.class_counts import ClassCounts
+from iou_balanced.data.class_names import list_names, match_class_names
 from iou_balanced.evaluation.class_groups import TAIL_RATIO, ClassGroups
 from iou_balanced.evaluation.result_files import write_metrics_csv
 from iou_balanced.evaluation.voc_metrics import (
@@ -48,6 +49,9 @@ class VOCDetectionEvaluator(DatasetEvaluator):
     "difficult" (as `register_voc` and `register_voc_dir` give it) or with "iscrowd" is a difficult
     object. Images that were not processed count as ones where nothing was detected.
 
+    The data set's classes are found among the model's by name (`class_names`), in whatever order
+    they are; a class of the model that the data set does not have is one without an object.
+
     Files in `output_dir`: `voc_metrics.csv` with what `evaluate()` returned;
     `voc_metrics_per_class.csv` with AP and AP50, AP55, ..., AP95 of each class by both metrics; and
     for each class `comp4_det_<split>_<class>.txt` as the challenge's server and development kit
@@ -63,6 +67,7 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         distributed: bool = True,
         *,
         metric: str = "area",
+        class_names: Sequence[str] | None = None,
         class_counts: ClassCounts | str | os.PathLike | None = None,
         tail_ratio: float = TAIL_RATIO,
     ):
@@ -74,6 +79,8 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             distributed: gather the detections of all processes and evaluate on the main one.
             metric: what "bbox" is. "11point" is the challenge's metric for VOC2007, and that of
                 the paper's Table 5; "area" the one since 2010.
+            class_names: the model's classes in the order of its outputs; "AP-<class>" are these.
+                Default: the data set's own.
             class_counts: of the training set, or the path of their JSON file. With it, AP_tail and
                 AP_head come before "AP-<class>": the mean AP of the classes that are rare in
                 training, and of the others; see `ClassGroups`.
@@ -81,9 +88,10 @@ class VOCDetectionEvaluator(DatasetEvaluator):
 
         Raises:
             OSError: the file of `class_counts` cannot be read.
-            ValueError: bad `metric` or `tail_ratio`; `class_counts` of other classes; a data set
-                without its difficult objects, on which a detection of one would be false; two
-                images of the same id.
+            ValueError: bad `metric` or `tail_ratio`; the data set has a class that is not among
+                `class_names`; `class_counts` of other classes; a data set without its difficult
+                objects, on which a detection of one would be false; two images of the same id; a
+                category id outside the data set's classes.
         """
         if metric not in METRICS:
             raise ValueError(
@@ -97,7 +105,9 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             )
         self._logger = logging.getLogger(__name__)
         self._dataset_name = dataset_name
-        self._class_names = list(metadata.thing_classes)
+        own = [str(name) for name in metadata.thing_classes]
+        self._class_names = own if class_names is None else [str(name) for name in class_names]
+        self._places = match_class_names(own, self._class_names, of=f"data set {dataset_name!r}")
         self._split = metadata.get("split") or dataset_name.replace("/", "_")
         self._output_dir = None if output_dir is None else Path(output_dir)
         self._distributed = distributed
@@ -107,7 +117,21 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         if not distributed or comm.is_main_process():
             if class_counts is not None:
                 self._groups = ClassGroups(class_counts, self._class_names, tail_ratio=tail_ratio)
+            self._report_absent(own)
             self._read_ground_truth(DatasetCatalog.get(dataset_name))
+
+    @property
+    def class_names(self) -> list[str]:
+        """The model's classes, in the order of its outputs."""
+        return list(self._class_names)
+
+    def _report_absent(self, own: list[str]) -> None:
+        absent = [name for name in self._class_names if name not in own]
+        if absent:
+            self._logger.warning(
+                f"'{self._dataset_name}' has {len(own)} of the model's {len(self._class_names)} "
+                f"classes: the AP of the others is NaN and in no mean ({list_names(absent)})."
+            )
 
     def _read_ground_truth(self, dicts: list[dict]) -> None:
         self._image_index = {record["image_id"]: i for i, record in enumerate(dicts)}
@@ -131,12 +155,23 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         ]
         self._ground_truth = GroundTruth(
             images=np.array([i for i, _ in objects], dtype=np.int64),
-            classes=np.array([a["category_id"] for _, a in objects], dtype=np.int64),
+            classes=self._model_classes([a["category_id"] for _, a in objects]),
             boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
             difficult=np.array(
                 [bool(a.get("difficult") or a.get("iscrowd")) for _, a in objects], dtype=bool
             ),
         )
+
+    def _model_classes(self, category_ids: Sequence[int]) -> np.ndarray:
+        """(G,) indices among the model's classes."""
+        ids, places = np.array(category_ids, dtype=np.int64), np.array(self._places, dtype=np.int64)
+        bad = ids[(ids < 0) | (ids >= len(places))]
+        if len(bad):
+            raise ValueError(
+                f"data set '{self._dataset_name}': category_id {bad[0]} is none of its "
+                f"{len(places)} classes"
+            )
+        return places[ids]
 
     def reset(self):
         self._predictions = []

@@ -155,7 +155,7 @@ class ClassCounts:
         if found or len(class_names) != len(self.class_names):
             raise ValueError(
                 f"Expected class counts {source or repr(self.name)} to have the "
-                f"{len(class_names)} classes of the evaluated data set, but "
+                f"{len(class_names)} classes of the evaluation, but "
                 f"{'; '.join(found) or 'a name occurs twice in these'}"
             )
         order = [self.class_names.index(name) for name in class_names]
