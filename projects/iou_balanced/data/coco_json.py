@@ -124,6 +124,7 @@ def register_coco_json(
         "image_root": image_root,
         "coco_json": json_file,
         "bbox_format": bbox_format,
+        "masks": bool(masks),
     }
     ids = {category: i for i, category in contents.categories.items()}
     file_ids = [ids.get(c) for c in classes]

@@ -22,11 +22,13 @@ from detectron2.utils import comm
 from iou_balanced.backbones import register_weights_handler
 from iou_balanced.data import ClassCounts
 from iou_balanced.data.centernet_yaml import centernet_augmentations, centernet_canvas
+from iou_balanced.data.image_reading import NamedErrors, install_reader
 from iou_balanced.modeling import CenterNet
 
 from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances
 from .errors import UserError
 from .hooks import ResumeStateHook
+from .loader import empty_data_as_user_error
 from .trainer import Trainer
 from .yaml_class_names import (
     YamlCheckpointer,
@@ -141,14 +143,16 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
+        _check_masks(cfg)
+        install_reader()
         kwargs = {}
         if _puts_on_canvas(cfg):
-            augmentations = centernet_augmentations(cfg, is_train=True)
-            mapper = DatasetMapper(cfg, is_train=True, augmentations=augmentations)
-            kwargs = {"mapper": mapper, "aspect_ratio_grouping": False}
-        if not _weighs_classes(cfg):
-            return build_detection_train_loader(cfg, **kwargs)
-        dataset = _read_train_dataset(cfg)
+            kwargs["aspect_ratio_grouping"] = False
+        kwargs["mapper"] = _mapper(cfg, is_train=True)
+        with empty_data_as_user_error():
+            if not _weighs_classes(cfg):
+                return build_detection_train_loader(cfg, **kwargs)
+            dataset = _read_train_dataset(cfg)
         loader = build_detection_train_loader(cfg, dataset=dataset, **kwargs)
         # For the hook, which is made later: else the data set would have to be read again. It is
         # the hook that says where counts are missing.
@@ -158,10 +162,8 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        if not _puts_on_canvas(cfg):
-            return super().build_test_loader(cfg, dataset_name)
-        augmentations = centernet_augmentations(cfg, is_train=False)
-        mapper = DatasetMapper(cfg, is_train=False, augmentations=augmentations)
+        install_reader()
+        mapper = _mapper(cfg, is_train=False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
@@ -215,6 +217,23 @@ def _puts_on_canvas(cfg: CfgNode) -> bool:
     architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
     is_centernet = isinstance(architecture, type) and issubclass(architecture, CenterNet)
     return is_centernet and centernet_canvas(cfg) is not None
+
+
+def _mapper(cfg: CfgNode, *, is_train: bool) -> NamedErrors:
+    """Detectron2's mapper with the images that the model takes; its errors name the image."""
+    kwargs = {}
+    if _puts_on_canvas(cfg):
+        kwargs["augmentations"] = centernet_augmentations(cfg, is_train=is_train)
+    return NamedErrors(DatasetMapper(cfg, is_train=is_train, **kwargs))
+
+
+def _check_masks(cfg: CfgNode) -> None:
+    for name in cfg.DATASETS.TRAIN if cfg.MODEL.MASK_ON else ():
+        if MetadataCatalog.get(name).get("masks") is False:
+            raise UserError(
+                f"MODEL.MASK_ON needs masks, which data set {name} does not read: register it with "
+                "register_coco_json(masks=True)"
+            )
 
 
 def _read_train_dataset(cfg: CfgNode):
