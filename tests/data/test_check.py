@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from iou_balanced.data import register_coco_json
-from iou_balanced.data.check import check_data_set, main
+from iou_balanced.data.check import main
+from iou_balanced.data.data_report import check_data_set
 
 
 def run(capsys, *args):

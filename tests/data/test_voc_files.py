@@ -166,3 +166,16 @@ def test_class_names_that_no_file_has(make_voc, caplog):
         load(root, name="b", class_names=["cow"])
     with pytest.raises(ValueError, match="blanks only: 'Cat' and 'cat'"):
         load(root, name="c", class_names=["Cat"])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([(0.1, 0.2, 0.5, 0.6)], "1 of 1 boxes are smaller than a pixel.*shares of the image"),
+        ([(20, 15, 9, 8)] * 8, r"8 of 8 boxes end before they begin .*a\.xml, box 0"),
+    ],
+)
+def test_boxes_in_another_format_are_refused(make_voc, boxes, message):
+    root = make_voc({"a": [("cat", box) for box in boxes]}, {"x": ["a"]})
+    with pytest.raises(ValueError, match=message):
+        load(root)

@@ -5,9 +5,9 @@ from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.plausibility import BoxFormatCheck
 
 
-def check(boxes, width=640, height=480):
-    """Findings of (x, y, w, h) boxes."""
-    found, suspicion = Findings(), BoxFormatCheck("boxes.json")
+def check(boxes, width=640, height=480, box_format="xywh"):
+    """Findings of boxes."""
+    found, suspicion = Findings(), BoxFormatCheck("boxes.json", box_format)
     for i, box in enumerate(boxes):
         suspicion.add(*map(float, box), width, height, f"box {i}")
     suspicion.report(found)
@@ -36,6 +36,12 @@ def test_valid_data_raises_no_alarm(kind, seed, number):
     boxes = objects(np.random.default_rng(seed), number, *KINDS_OF_VALID_DATA[kind])
     assert check(boxes) == {}
     assert check(np.rint(boxes)) == {}  # in whole pixels
+    corners = boxes.copy()
+    corners[:, 2:] += corners[:, :2]
+    assert check(corners, box_format="xyxy") == {}
+    assert (
+        check(np.rint(corners) + np.array([1, 1, 0, 0]), box_format="xyxy") == {}
+    )  # as VOC counts
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -63,7 +69,7 @@ def test_images_of_a_pixel_or_two_raise_no_alarm():
 def test_corners_are_refused(seed, number):
     boxes = objects(np.random.default_rng(seed), number, 0.2, 0.5)
     boxes[:, 2:] += boxes[:, :2]
-    with pytest.raises(ValueError, match=r'boxes.json: .*corners.*bbox_format="xyxy".*box \d: bb'):
+    with pytest.raises(ValueError, match=r'boxes.json: .*corners.*bbox_format="xyxy".*box \d: bo'):
         check(boxes)
 
 
@@ -94,3 +100,26 @@ def test_some_shares_are_told():
 
 def test_no_boxes():
     assert check([]) == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_width_and_height_in_the_place_of_a_corner_are_refused(seed):
+    boxes = objects(np.random.default_rng(seed), 40, 0.05, 0.4)
+    with pytest.raises(ValueError, match=r"end before they begin .*VOC's xmax and ymax are the"):
+        check(boxes, box_format="xyxy")
+    assert check([(300, 200, 50, 40), (310, 220, 40, 30)], box_format="xyxy") == {"xywh": 2}
+
+
+def test_stray_clicks_raise_no_alarm():
+    boxes = objects(np.random.default_rng(0), 100, 0.05, 0.4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[:3, 2:] = boxes[:3, :2]
+    boxes[3, [0, 2]] = boxes[3, [2, 0]]  # drawn from the right
+    assert check(boxes, box_format="xyxy") == {}
+
+
+def test_shares_as_corners_are_refused():
+    boxes = objects(np.random.default_rng(0), 9, 0.05, 0.4, 1, 1)
+    boxes[:, 2:] += boxes[:, :2]
+    with pytest.raises(ValueError, match=r"9 of 9 boxes are smaller .*VOC's bndbox is in pixels"):
+        check(boxes, box_format="xyxy")

@@ -1,27 +1,19 @@
 """Any folder in VOC format as a Detectron2 data set."""
 
-import math
 import os
 from collections.abc import Sequence
 from functools import partial
-from xml.etree.ElementTree import Element
 
-from detectron2.structures import BoxMode
-
-from iou_balanced.formats.findings import Findings
-from iou_balanced.formats.image_files import read_header
-from iou_balanced.formats.text_files import read_lines, read_xml
-from iou_balanced.formats.values import parse_flag, parse_number
+from iou_balanced.formats.text_files import read_xml
 
 from .class_names import check_spelling, list_names
-from .image_checks import place_on_image
 from .image_reading import set_pixel_range
 from .registration import already_registered, as_class_names, register
 from .validation import CheckedLoader
+from .voc_files import load_voc_split, split_file, text_of
 
 __all__ = ["register_voc_dir", "voc_class_names"]
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 # Boxes are inclusive, so one with xmax == xmin is 1 pixel wide after the subtraction. Files that
 # hold one hold a stray click, not an object of one pixel: such a box counts as one without area.
 _MIN_SIDE = 1.0
@@ -130,7 +122,7 @@ def voc_class_names(root: str) -> list[str]:
                 tree = read_xml(os.path.join(folder, file))
             except ValueError:
                 continue
-            names.update(_text(obj, "name") for obj in tree.findall("object"))
+            names.update(text_of(obj, "name") for obj in tree.findall("object"))
     names.discard("")
     if not names:
         raise ValueError(f"no xml file in {folder} has an <object> with a <name>: no classes")
@@ -152,11 +144,6 @@ def _check_layout(root: str, split: str) -> None:
         raise FileNotFoundError(f"split {split!r}: {file} does not exist; splits there: {splits}")
 
 
-def split_file(root: str, split: str) -> str:
-    """The file that lists the images of a split."""
-    return os.path.join(root, "ImageSets", "Main", split + ".txt")
-
-
 def name_suffix(difficult: str) -> str:
     """What tells the name of a data set without its difficult objects from that with them.
 
@@ -168,156 +155,3 @@ def name_suffix(difficult: str) -> str:
             f"Expected argument `difficult` to be 'keep' or 'drop', but got {difficult!r}"
         )
     return "_without_difficult" if difficult == "drop" else ""
-
-
-def read_split(root: str, split: str) -> list[tuple[int, str]]:
-    """(number of its line, from 1, stem) of each image of a split.
-
-    Raises:
-        ValueError: the file is in an encoding that it does not declare; names it.
-    """
-    lines = enumerate(read_lines(split_file(root, split)), start=1)
-    return [(line, text.strip()) for line, text in lines if text.strip()]
-
-
-def load_voc_split(
-    root: str,
-    split: str,
-    class_names: Sequence[str],
-    difficult: str = "keep",
-    findings: Findings | None = None,
-    *,
-    pixel_range: Sequence[float] | str | None = None,
-) -> tuple[list[dict], Findings]:
-    """The raw dicts of a split, boxes unchecked, and what is wrong with its files.
-
-    `findings` are those of other splits, to go on with.
-    """
-    findings = Findings() if findings is None else findings
-    images = _image_index(os.path.join(root, "JPEGImages"))
-    class_ids = {c: i for i, c in enumerate(class_names)}
-    dicts, lines = [], {}
-    for line, stem in read_split(root, split):
-        if stem in lines:
-            findings.add(
-                "same_file", f"{split_file(root, split)}: {stem}, lines {lines[stem]} and {line}"
-            )
-        lines.setdefault(stem, line)
-        record = _load_image(root, stem, line, images, class_ids, findings, pixel_range)
-        if record is not None:
-            dicts.append(record)
-    if difficult == "drop":
-        for record in dicts:
-            kept = []
-            for a in record["annotations"]:
-                if a["difficult"]:
-                    name = a["category_id"]
-                    known = class_names[name] if isinstance(name, int) else None
-                    findings.add("difficult", a["_source"], known)
-                else:
-                    kept.append(a)
-            record["annotations"] = kept
-    return dicts, findings
-
-
-def _image_index(folder: str) -> dict[str, str]:
-    """Both stem and full name of each image file -> its path."""
-    index = {}
-    for file in sorted(os.listdir(folder), reverse=True):  # so that a.jpg goes before a.png
-        stem, suffix = os.path.splitext(file)
-        if suffix.lower() in _IMAGE_SUFFIXES:
-            index[stem] = index[file] = os.path.join(folder, file)
-    return index
-
-
-def _load_image(
-    root: str,
-    stem: str,
-    image_id: int,
-    images: dict[str, str],
-    class_ids: dict[str, int],
-    findings: Findings,
-    pixel_range,
-) -> dict | None:
-    xml = os.path.join(root, "Annotations", stem + ".xml")
-    try:
-        tree = read_xml(xml)
-    except FileNotFoundError:
-        findings.add("bad_annotation", f"{xml}: does not exist")
-        return None
-    except (OSError, ValueError) as e:
-        findings.add("bad_annotation", f"{xml}: {e}")
-        return None
-
-    file_name = _text(tree, "filename").replace("\\", "/").rsplit("/", 1)[-1]
-    path = images.get(stem) or images.get(file_name)
-    if path is None:
-        findings.add(
-            "missing_image",
-            f"{xml}: JPEGImages has neither {stem}.jpg (.png, ...) nor {file_name!r}",
-        )
-        return None
-    objects = tree.findall("object")
-    annotations = [_annotation(obj, i, xml, class_ids, findings) for i, obj in enumerate(objects)]
-    placed = place_on_image(
-        path,
-        [a["bbox"] if all(map(math.isfinite, a["bbox"])) else None for a in annotations],
-        stated=_stated_size(tree),
-        where=xml,
-        stated_text=" x ".join(_text(tree, f"size/{key}") or "?" for key in ("width", "height")),
-        findings=findings,
-        pixel_range=pixel_range,
-    )
-    if placed is None:
-        return None
-    for annotation, box in zip(annotations, placed.boxes, strict=True):
-        if box is not None:
-            annotation["bbox"] = list(box)
-    return {
-        "file_name": path,
-        "image_id": image_id,
-        "voc_id": stem,
-        "height": placed.height,
-        "width": placed.width,
-        "annotations": annotations,
-    }
-
-
-def _annotation(obj: Element, index: int, xml: str, class_ids: dict, findings: Findings) -> dict:
-    x0, y0, x1, y1 = (_number(obj, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax"))
-    class_name = _text(obj, "name")
-    difficult = _text(obj, "difficult")
-    flag = parse_flag(difficult or 0)
-    if flag is None:
-        findings.add("as_text", f"{xml}, box {index}, difficult: {difficult!r} (taken as 0)")
-    return {
-        "bbox": [x0 - 1.0, y0 - 1.0, x1, y1],
-        "bbox_mode": BoxMode.XYXY_ABS,
-        # the name itself where it is unknown: the validation reports it
-        "category_id": class_ids.get(class_name, class_name),
-        "difficult": flag or 0,
-        "_source": f"{xml}, box {index}",
-    }
-
-
-def _stated_size(tree: Element) -> tuple[int, int] | None:
-    """(width, height) in pixels; None where they are not whole numbers from 1 on."""
-    sides = [_number(tree, f"size/{key}") for key in ("width", "height")]
-    if not all(side >= 1 and side == int(side) for side in sides):
-        return None
-    return int(sides[0]), int(sides[1])
-
-
-def image_size(path: str) -> tuple[int, int]:
-    """(width, height) in pixels as Detectron2 reads the image, that is, turned as EXIF says."""
-    header = read_header(path)
-    return header.width, header.height
-
-
-def _text(element: Element, path: str) -> str:
-    return (element.findtext(path) or "").strip()
-
-
-def _number(element: Element, path: str) -> float:
-    number = parse_number(_text(element, path))
-    return math.nan if number is None else float(number)

@@ -10,7 +10,8 @@ from detectron2.utils import comm
 
 from .registration import already_registered, dataset_root, register
 from .validation import CheckedLoader, Findings
-from .voc import image_size, load_voc_split, name_suffix, read_split, split_file
+from .voc import name_suffix
+from .voc_files import image_size, load_voc_split, read_split, split_file
 
 __all__ = ["VOC_CLASSES", "register_voc"]
 

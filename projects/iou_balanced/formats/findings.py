@@ -32,6 +32,7 @@ KINDS = {
         "box that leaves its image as (x, y, width, height) and fits as two corners: is the file "
         'in corners? (bbox_format="xyxy" reads it so)'
     ),
+    "xywh": Kind("box that ends before it begins, and fits as (x, y, width, height)"),
     "shares": Kind("box smaller than a pixel in the first pixel of its image: a share of it?"),
     "missing_image": Kind("missing image file (image dropped)"),
     "unreadable_image": Kind("image file that cannot be read (image dropped)"),
