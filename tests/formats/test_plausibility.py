@@ -39,10 +39,8 @@ def test_valid_data_raises_no_alarm(kind, seed, number):
     corners = boxes.copy()
     corners[:, 2:] += corners[:, :2]
     assert check(corners, box_format="xyxy") == {}
-    assert (
     as_voc_counts = np.rint(corners) + np.array([1, 1, 0, 0])
     assert check(as_voc_counts, box_format="xyxy") == {}
-    )  # as VOC counts
 
 
 @pytest.mark.parametrize("seed", range(3))
