@@ -155,6 +155,10 @@ def test_evaluators(tmp_path):
         message = f"{name} compares classes by their number.*'blue', 'red'.*VOCDetectionEvaluator"
         with pytest.raises(UserError, match=message):
             test(evaluator)
+        cfg = load_config(CONFIG, data)
+        cfg.dataloader.evaluator = evaluator
+        with pytest.raises(UserError, match=message):  # before a training too
+            check_config(cfg)
     assert test(L(ByNumber)(), class_names=OTHER) == 7
     with pytest.raises(UserError, match="does not have: 'green'"):
         test(L(ByNumber)(), class_names=["red", "blue"])

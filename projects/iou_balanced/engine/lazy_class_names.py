@@ -61,7 +61,7 @@ def check_classes(cfg: DictConfig, classes: ModelClasses) -> None:
     Where their names are not known, the test sets have to have as many.
 
     Raises:
-        UserError: they do not fit.
+        UserError: they do not fit, or `evaluator_with_names` raises it.
     """
     key, num_classes = _num_classes(cfg)
     check = {"but": f"{key}={num_classes}", "give": f"{key}="}
@@ -72,6 +72,8 @@ def check_classes(cfg: DictConfig, classes: ModelClasses) -> None:
         for name in test_sets:
             own = ModelClasses(class_names_of(name), f"data set {name}")
             check_number(own, num_classes, **check)
+    elif "evaluator" in cfg.dataloader:
+        evaluator_with_names(cfg, classes.names)  # rather now than after the first epoch
 
 
 def check_resume(cfg: DictConfig) -> None:
@@ -129,14 +131,23 @@ def _training_classes_if_there(cfg: DictConfig) -> ModelClasses | None:
     return classes if fits else None
 
 
-def give_class_names(node: DictConfig, class_names: Sequence[str], cfg: DictConfig) -> None:
-    """Let an evaluator of dataloader.evaluator know the model's classes.
+def evaluator_with_names(cfg: DictConfig, class_names: Sequence[str] | None):
+    """A copy of dataloader.evaluator, a call or a list of them, that knows the model's classes.
 
-    One that scores a data set with the same classes needs no names.
+    An evaluator that scores a data set with the same classes needs no names.
 
     Raises:
-        UserError: the evaluator does not take them, and the classes of its data set are others.
+        UserError: an evaluator does not take them, and the classes of its data set are others.
     """
+    evaluator = cfg.dataloader.evaluator.copy()
+    evaluator._set_parent(cfg.dataloader)  # it refers to its neighbours
+    if class_names is not None:
+        for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
+            _give_class_names(node, class_names, cfg)
+    return evaluator
+
+
+def _give_class_names(node: DictConfig, class_names: Sequence[str], cfg: DictConfig) -> None:
     if node.get("class_names") is not None:
         return
     with data_errors_as_user_errors():

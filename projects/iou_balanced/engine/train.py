@@ -31,7 +31,7 @@ from .lazy_class_names import (
     data_set_names,
     default_class_names,
     evaluated_classes,
-    give_class_names,
+    evaluator_with_names,
     training_classes,
 )
 from .loader import build_test_loader, build_train_loader, prepare_masks, read_train_dataset
@@ -72,13 +72,10 @@ def do_test(
     if class_names is None:
         class_names = default_class_names(cfg)
     check_tested(data_set_names(cfg, "test"), ModelClasses(class_names, "the model"))
-    evaluator = cfg.dataloader.evaluator.copy()
-    evaluator._set_parent(cfg.dataloader)  # it refers to its neighbours
+    evaluator = evaluator_with_names(cfg, class_names)
     for node in evaluator if OmegaConf.is_list(evaluator) else [evaluator]:
         if node.get("output_dir") is None and accepts(node._target_, "output_dir"):
             node.output_dir = os.path.join(cfg.train.output_dir, "inference")
-        if class_names is not None:
-            give_class_names(node, class_names, cfg)
         if node.get("class_counts") is None and accepts(node._target_, "class_counts"):
             with data_errors_as_user_errors():
                 dataset_name = instantiate(node.dataset_name)
