@@ -11,6 +11,7 @@ from PIL import Image
 
 from iou_balanced.data import image_checks, register_coco_json, registration
 from iou_balanced.engine import UserError, main
+from iou_balanced.engine.class_balance import count_classes
 from iou_balanced.engine.loader import prepare_masks
 
 from .helpers import make_args
@@ -185,3 +186,21 @@ def test_masks_are_read_where_the_mapper_wants_them(wanted):
     )
     prepare_masks(cfg)
     assert cfg.dataloader.train.dataset.names.get("masks", False) is wanted
+
+
+def test_only_difficult_objects():
+    names = "iou_balanced_test_difficult"
+    DatasetCatalog.register(names, list)
+    MetadataCatalog.get(names).set(thing_classes=["cat"])
+    cfg = OmegaConf.create(
+        {
+            "dataloader": {
+                "train": {"mapper": {"ignore_difficult": True}, "dataset": {"names": names}}
+            }
+        }
+    )
+    records = [{"file_name": "a", "annotations": [{"category_id": 0, "difficult": 1}]}]
+    with pytest.raises(UserError, match="all are difficult or crowds and .*ignore_difficult=True"):
+        count_classes(cfg, records)
+    records[0]["annotations"][0]["difficult"] = 0
+    assert count_classes(cfg, records).instances == (1,)

@@ -175,9 +175,15 @@ def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
         if classes is None:
             return None
         ignore_difficult = bool(OmegaConf.select(cfg.dataloader, "train.mapper.ignore_difficult"))
-        return ClassCounts.from_dicts(
+        counts = ClassCounts.from_dicts(
             dataset, classes, name=" + ".join(names), ignore_difficult=ignore_difficult
         )
+    if ignore_difficult and not sum(counts.instances):
+        raise UserError(
+            f"data set {counts.name}: no box to train on, because all are difficult or crowds and "
+            "dataloader.train.mapper.ignore_difficult=True leaves these out"
+        )
+    return counts
 
 
 def _registered(names) -> list[str]:
