@@ -200,7 +200,7 @@ def test_only_difficult_objects():
         }
     )
     records = [{"file_name": "a", "annotations": [{"category_id": 0, "difficult": 1}]}]
-    with pytest.raises(UserError, match="all are difficult or crowds and .*ignore_difficult=True"):
+    with pytest.raises(UserError, match=r"all are difficult or crowds and .*ignore_difficult=True"):
         count_classes(cfg, records)
     records[0]["annotations"][0]["difficult"] = 0
     assert count_classes(cfg, records).instances == (1,)
