@@ -234,7 +234,7 @@ class TestClassNames:
         names = ["cat", "cow", "dog"]
         metrics = self.evaluate(tmp_path, names, found, output_dir=str(out))
         assert metrics["AP"] == pytest.approx(100) and math.isnan(metrics["AP-cow"])
-        assert "does not have 1 of the model's 3 classes, whose AP is nan: 'cow'" in caplog.text
+        assert "has 2 of the model's 3 classes: the AP of the others is NaN" in caplog.text
         rows = json.loads((out / "coco_instances_results.json").read_text())
         assert [r["category_id"] for r in rows] == [1, 2]  # no category for cows
 

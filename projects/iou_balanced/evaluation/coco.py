@@ -26,7 +26,12 @@ from iou_balanced.evaluation.coco_ground_truth import (
     ground_truth_of,
     keep_converted,
 )
-from iou_balanced.evaluation.metrics import coco_metrics, find_scorer, score_nothing
+from iou_balanced.evaluation.metrics import (
+    absent_classes_text,
+    coco_metrics,
+    find_scorer,
+    score_nothing,
+)
 from iou_balanced.evaluation.result_files import (
     check_result_file,
     write_metrics_csv,
@@ -140,7 +145,13 @@ class COCOBoxEvaluator(COCOEvaluator):
             names = self._ground_truth.class_names
             self._groups = ClassGroups(class_counts, names, tail_ratio=tail_ratio)
         if evaluates:
-            self._tell_absent_classes(dataset_name, class_names)
+            truth = self._ground_truth
+            names = truth.class_names
+            ids = zip(names, truth.category_ids, strict=True)
+            own = [name for name, category in ids if category is not None]
+            absent = class_names and absent_classes_text(dataset_name, names, own)
+            if absent:
+                self._logger.warning(absent)
             keep_converted(dataset_name, output_dir, self._ground_truth)
 
         if evaluates and not self._do_evaluation and self._result_file is None:
@@ -152,6 +163,11 @@ class COCOBoxEvaluator(COCOEvaluator):
             else:
                 name = dataset_name.replace("/", "_")
                 self._result_file = Path(output_dir) / f"{name}_results.json"
+
+    @property
+    def class_names(self) -> list[str]:
+        """The model's classes, in the order of its outputs."""
+        return list(self._ground_truth.class_names)
 
     def evaluate(self, img_ids: Sequence[int] | None = None) -> OrderedDict:
         """Score what was processed since `reset()`; may be called again.
@@ -180,19 +196,6 @@ class COCOBoxEvaluator(COCOEvaluator):
             write_metrics_csv(Path(self._folder) / METRICS_FILE, results)
         return results
 
-    def _tell_absent_classes(self, dataset_name: str, class_names) -> None:
-        ids = self._ground_truth.category_ids
-        absent = [
-            name
-            for name, category in zip(self._ground_truth.class_names, ids, strict=True)
-            if category is None
-        ]
-        if class_names is not None and absent:
-            self._logger.warning(
-                f"data set {dataset_name!r} does not have {len(absent)} of the model's "
-                f"{len(class_names)} classes, whose AP is nan: {list_names(absent)}"
-            )
-
     def _eval_predictions(self, predictions, img_ids=None):
         truth = self._ground_truth
         results = [dict(x) for image in predictions for x in image["instances"]]
@@ -214,13 +217,13 @@ class COCOBoxEvaluator(COCOEvaluator):
                 f"{truth.boxes_without_mask[0]}. Give tasks=['bbox'] to score boxes only"
             )
         # The stock method writes files in these ids, and looks for a map of categories.
-        output_dir, metadata = self._output_dir, self._metadata
+        metadata = self._metadata
         self._output_dir, self._metadata = None, NoCategoryMap()
         try:
             with scored_by(self._scorer):
                 super()._eval_predictions([{"instances": results}], img_ids=img_ids)
         finally:
-            self._output_dir, self._metadata = output_dir, metadata
+            self._output_dir, self._metadata = self._folder, metadata
 
     def _eval_box_proposals(self, predictions):
         evaluates, output_dir = self._do_evaluation, self._output_dir

@@ -10,6 +10,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from iou_balanced.data.class_names import list_names
+
 SCORERS = ("auto", "pycocotools", "faster-coco-eval")
 
 # name -> (IoU threshold or None for the mean over all of them, area range), in the order of the
@@ -135,6 +137,20 @@ def distinct_names(names: Iterable[str], ids: Iterable[int]) -> list[str]:
     return [
         name if count[name] == 1 else f"{name} ({i})" for name, i in zip(names, ids, strict=True)
     ]
+
+
+def absent_classes_text(
+    dataset_name: str, class_names: Sequence[str], own: Iterable[str]
+) -> str | None:
+    """What to say where a data set has `own` of the model's classes only; None where it has all."""
+    own = set(own)
+    absent = [name for name in class_names if name not in own]
+    if not absent:
+        return None
+    return (
+        f"'{dataset_name}' has {len(class_names) - len(absent)} of the model's {len(class_names)} "
+        f"classes: the AP of the others is NaN and in no mean ({list_names(absent)})."
+    )
 
 
 def _average(values: np.ndarray) -> float:

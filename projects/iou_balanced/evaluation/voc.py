@@ -16,8 +16,9 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from iou_balanced.data.class_counts import ClassCounts
-from iou_balanced.data.class_names import list_names, match_class_names
+from iou_balanced.data.class_names import match_class_names
 from iou_balanced.evaluation.class_groups import TAIL_RATIO, ClassGroups
+from iou_balanced.evaluation.metrics import absent_classes_text
 from iou_balanced.evaluation.result_files import write_metrics_csv
 from iou_balanced.evaluation.voc_metrics import (
     VOC_IOU_THRESHOLDS,
@@ -117,21 +118,15 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         if not distributed or comm.is_main_process():
             if class_counts is not None:
                 self._groups = ClassGroups(class_counts, self._class_names, tail_ratio=tail_ratio)
-            self._report_absent(own)
+            absent = absent_classes_text(dataset_name, self._class_names, own)
+            if absent:
+                self._logger.warning(absent)
             self._read_ground_truth(DatasetCatalog.get(dataset_name))
 
     @property
     def class_names(self) -> list[str]:
         """The model's classes, in the order of its outputs."""
         return list(self._class_names)
-
-    def _report_absent(self, own: list[str]) -> None:
-        absent = [name for name in self._class_names if name not in own]
-        if absent:
-            self._logger.warning(
-                f"'{self._dataset_name}' has {len(own)} of the model's {len(self._class_names)} "
-                f"classes: the AP of the others is NaN and in no mean ({list_names(absent)})."
-            )
 
     def _read_ground_truth(self, dicts: list[dict]) -> None:
         self._image_index = {record["image_id"]: i for i, record in enumerate(dicts)}
