@@ -9,12 +9,12 @@ from functools import lru_cache, partial
 
 from detectron2.structures import BoxMode
 
+from iou_balanced.formats.class_names import check_spelling, list_names
 from iou_balanced.formats.coco_file import BBOX_FORMATS, CocoBox, CocoFile
 from iou_balanced.formats.coco_ground_truth import usable_mask
 from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.plausibility import BoxFormatCheck
 
-from .class_names import check_spelling, list_names
 from .image_checks import place_records
 from .image_reading import set_pixel_range
 from .registration import already_registered, as_class_names, register

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
+from iou_balanced.formats.class_names import check_spelling, list_names
 from iou_balanced.formats.text_files import read_xml
 
-from .class_names import check_spelling, list_names
 from .image_reading import set_pixel_range
 from .registration import already_registered, as_class_names, register
 from .validation import CheckedLoader

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from iou_balanced.backbones.timm_backbone import PREFIX as TIMM_PREFIX
-from iou_balanced.data.class_names import list_names
+from iou_balanced.formats.class_names import list_names
 
 from .class_mapping import INIT_CLASSES, ClassMapping, loaded_by_position
 from .class_names import (

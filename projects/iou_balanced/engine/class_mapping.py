@@ -12,7 +12,7 @@ import torch
 from detectron2.modeling.roi_heads import MaskRCNNConvUpsampleHead
 from torch import Tensor, nn
 
-from iou_balanced.data.class_names import list_names
+from iou_balanced.formats.class_names import list_names
 from iou_balanced.modeling import CenterNetHead
 
 from .errors import UserError

@@ -14,7 +14,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 
-from iou_balanced.data.class_names import check_spelling, list_names, match_class_names
+from iou_balanced.formats.class_names import check_spelling, list_names, match_class_names
 
 from .class_mapping import INIT_CLASSES, ClassMapping
 from .errors import UserError, data_errors_as_user_errors

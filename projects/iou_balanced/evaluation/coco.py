@@ -13,7 +13,6 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
 from iou_balanced.data.class_counts import ClassCounts
-from iou_balanced.data.class_names import list_names
 from iou_balanced.evaluation.class_groups import (
     TAIL_RATIO,
     ClassGroups,
@@ -39,6 +38,7 @@ from iou_balanced.evaluation.result_files import (
 )
 from iou_balanced.evaluation.stock_coco import NoCategoryMap, empty_json_file, scored_by
 from iou_balanced.files import write_atomically
+from iou_balanced.formats.class_names import list_names
 
 METRICS_FILE = "coco_metrics.csv"
 RESULTS_FILE = "coco_instances_results.json"
@@ -145,11 +145,8 @@ class COCOBoxEvaluator(COCOEvaluator):
             names = self._ground_truth.class_names
             self._groups = ClassGroups(class_counts, names, tail_ratio=tail_ratio)
         if evaluates:
-            truth = self._ground_truth
-            names = truth.class_names
-            ids = zip(names, truth.category_ids, strict=True)
-            own = [name for name, category in ids if category is not None]
-            absent = class_names and absent_classes_text(dataset_name, names, own)
+            own = self._ground_truth.present_classes
+            absent = class_names and absent_classes_text(dataset_name, class_names, own)
             if absent:
                 self._logger.warning(absent)
             keep_converted(dataset_name, output_dir, self._ground_truth)

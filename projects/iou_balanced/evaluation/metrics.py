@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from iou_balanced.data.class_names import list_names
+from iou_balanced.formats.class_names import list_names
 
 SCORERS = ("auto", "pycocotools", "faster-coco-eval")
 

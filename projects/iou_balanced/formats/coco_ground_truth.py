@@ -32,6 +32,12 @@ class CocoGroundTruth:
     boxes_without_mask: list[str] = field(default_factory=list)
     """Where the annotations stand that have no segmentation that a scorer could read."""
 
+    @property
+    def present_classes(self) -> list[str]:
+        """The classes that the data set has, with or without objects."""
+        classes = zip(self.class_names, self.category_ids, strict=True)
+        return [name for name, category in classes if category is not None]
+
     @classmethod
     def from_file(
         cls,

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from iou_balanced.data.class_names import check_spelling, list_names, match_class_names
+from iou_balanced.formats.class_names import check_spelling, list_names, match_class_names
 
 
 def match(classes, model_classes):
