@@ -44,7 +44,8 @@ class Trainer(SimpleTrainer):
     `iou_balanced.modeling.normalizer.whole_batch`; an R-CNN's cannot count its samples so). This
     does not hold for what a model computes over the images that it gets together: statistics of a
     BatchNorm in training mode; IoU-balanced classification and Eq. 7 (arXiv 1908.05641), which keep
-    the sum over the positives of a micro-batch; w_loc of "auto", measured on the first of them; the
+    the sum over the positives of a micro-batch, and with Eq. 7 w_loc of "auto" while it is
+    measured (its value is that of the whole batch); the
     padding of images to a common size; an R-CNN's division by its sampled proposals, where an image
     has fewer of them than the others. Of models without `count_positives`, the R-CNNs among them,
     the losses are averaged. What a model logs is the mean over the micro-batches.
