@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from iou_balanced.losses import ClassWeights
 
 from .class_weighting import check_class_balance
-from .families import check_cls_loss
+from .families import check_cls_loss, check_modules
 from .inputs import check_ground_truth
 from .positives import classification_loss, gather_positives, regression_loss
 from .state import put_scalar, record_w_loc, warn_if_state_was_lost
@@ -35,9 +35,10 @@ class InjectedLosses:
         """Take the losses; called in the constructor, after `super().__init__`.
 
         Raises:
-            ValueError: `cls_loss` is for other targets, or `class_balance` does not go with it or
+            ValueError: a loss is no module; `cls_loss` is for other targets, or `class_balance` does not go with it or
                 with the model's classes.
         """
+        check_modules(cls_loss=cls_loss, box_loss=box_loss, loss_normalizer=loss_normalizer)
         check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps)
         check_class_balance(class_balance, cls_loss, self.num_classes)
         self.cls_loss, self.box_loss = cls_loss, box_loss

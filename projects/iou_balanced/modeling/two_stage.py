@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from .families import box_family
+from .families import box_family, check_modules
 from .state import warn_if_state_was_lost
 
 
@@ -21,8 +21,9 @@ def check_losses(
         reason: what is asked for instead; continues the error's "to be".
 
     Raises:
-        ValueError: a loss is one of these or gives no sum, or the boxes are rotated.
+        ValueError: a loss is no module, is one of these or gives no sum, or the boxes are rotated.
     """
+    check_modules(cls_loss=cls_loss, box_loss=box_loss)
     if isinstance(cls_loss, refused):
         raise ValueError(
             f"Expected argument `cls_loss` to be {reason}, but got {type(cls_loss).__name__}"
