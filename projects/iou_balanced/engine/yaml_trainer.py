@@ -30,6 +30,7 @@ from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances, find_c
 from .errors import UserError
 from .hooks import ResumeStateHook
 from .trainer import Trainer
+from .yaml_options import check_yaml_options
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +52,15 @@ class BalancedDefaultTrainer(DefaultTrainer):
     - `DATASETS.TEST` is evaluated by `build_evaluator`.
 
     Raises:
-        UserError: the classes of a data set are not as many as the model's; those of
-            `DATASETS.TRAIN` cannot be counted, or not weighed; a batch that the processes and
-            micro-batches cannot share.
+        UserError: a number that makes no sense (see `yaml_options`); the classes of a data set are
+            not as many as the model's; those of `DATASETS.TRAIN` cannot be counted, or not
+            weighed; a batch that the processes and micro-batches cannot share.
     """
 
     _class_counts: ClassCounts | None = None
 
     def __init__(self, cfg: CfgNode):
+        check_yaml_options(cfg)
         register_weights_handler()
         steps = cfg.SOLVER.get("ACCUMULATION_STEPS", 1)
         if steps != 1:
@@ -201,8 +203,6 @@ def _micro_batch_config(cfg: CfgNode) -> CfgNode:
     """The config of the loader that gives one of SOLVER.ACCUMULATION_STEPS micro-batches."""
     total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     steps = cfg.SOLVER.ACCUMULATION_STEPS
-    if type(steps) is not int or steps < 1:
-        raise UserError(f"SOLVER.ACCUMULATION_STEPS={steps}: give a whole number from 1 on")
     if total % (processes * steps):
         among = f"{processes} processes with " if processes > 1 else ""
         raise UserError(

@@ -35,8 +35,8 @@ class InjectedLosses:
         """Take the losses; called in the constructor, after `super().__init__`.
 
         Raises:
-            ValueError: a loss is no module; `cls_loss` is for other targets, or `class_balance` does not go with it or
-                with the model's classes.
+            ValueError: a loss is no module; `cls_loss` is for other targets; or `class_balance`
+                does not go with it or with the model's classes.
         """
         check_modules(cls_loss=cls_loss, box_loss=box_loss, loss_normalizer=loss_normalizer)
         check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps)
