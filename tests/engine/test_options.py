@@ -59,7 +59,10 @@ BAD = {
     "lr_multiplier.warmup_method": (["sudden"], "give linear or constant"),
     "model": (["5", "null"], r"give a call, .*\(model\._target_=\.\.\. on the"),
     "optimizer": (["5", "null"], "give a call, a LazyCall of a function"),
-    "optimizer.params": (["5", "null"], "give a call that takes `model`, such as"),
+    "optimizer.params": (["null", "x"], "give a call that takes `model`, such as"),
+    "model.cls_loss": (["5", "true"], "give a call, a LazyCall of a function"),
+    "model.anchor_generator": (["1.5"], "give a call, a LazyCall of a function"),
+    "dataloader.train.mapper": (["5"], "give a call, a LazyCall of a function"),
     "lr_multiplier": (["null", "abc"], "give a call, a LazyCall of a function"),
     "dataloader": (["null"], "dataloader has keys of its own: train, test, evaluator"),
     "dataloader.train": (["5", "null"], "give a call, a LazyCall of a function"),
@@ -195,13 +198,19 @@ def test_what_only_a_training_needs(key):
         ),
         (["model.loss_normalizer.initial=-1"], r"^model\.loss_normalizer: .*`initial` to be a n"),
         (["model.loss_normalizer.momentum=x"], r"`momentum` to be in \[0, 1\), but got 'x'"),
-        (["model.cls_loss=5"], r"^model: .*`cls_loss` to be a module, but got 5"),
-        (["model.box_loss=5"], r"^model: .*`box_loss` to be a module, but got 5"),
     ],
 )
 def test_options_of_a_loss(overrides, message):
     with pytest.raises(UserError, match=message):
         instantiate_model(load_config(CONFIG, overrides))
+
+
+@pytest.mark.parametrize("name", ["cls_loss", "box_loss"])
+def test_a_number_in_the_place_of_a_loss(name):
+    cfg = tiny_config()
+    cfg.model[name] = 5
+    with pytest.raises(UserError, match=rf"^model: .*`{name}` to be a module, but got 5"):
+        instantiate_model(cfg)
 
 
 BOFL = str(ROOT / "configs/Digits/centernet_small_long_tail_bofl.py")
@@ -218,7 +227,7 @@ BOFL = str(ROOT / "configs/Digits/centernet_small_long_tail_bofl.py")
         ("model.class_balance.floor=inf", r"`floor` to be greater than 0, but got inf"),
         ("model.class_balance.allow_other_counts=maybe", r"`allow_other_counts` to be True or"),
         ("model.class_balance.num_classes=0", r"`num_classes` to be a whole number from 1 on"),
-        ("model.class_balance.schedule=5", r"`schedule` to be None or to have `progress`, as L"),
+        ("model.class_balance.schedule=abc", r"`schedule` to be None or to have `progress`, as L"),
         ("model.class_balance.schedule.total_epochs=inf", r"`total_epochs` to be finite"),
         ("model.class_balance.schedule.total_epochs=x", r"`total_epochs` to be at least 0, but"),
         ("model.class_balance.schedule.deferred_epochs=-1", r"`deferred_epochs` to be at least 0"),

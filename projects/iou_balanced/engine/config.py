@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError
-from .options import check_options, train_defaults
+from .options import check_options, no_call, train_defaults
 
 # Nodes without a _target_ whose keys are arguments of these.
 _OPEN_NODES = {
@@ -138,8 +138,10 @@ def _parse(overrides: list[str]) -> list:
 
 
 def _check_value(cfg: DictConfig, key: str, value) -> None:
-    """A group of keys is no place for a number."""
+    """A group of keys is no place for a number, nor is a call; a word may name what is called."""
     node = OmegaConf.select(cfg, key)
+    if isinstance(node, DictConfig) and "_target_" in node and isinstance(value, (int, float)):
+        raise UserError(no_call(key, value))
     plain = not isinstance(value, (dict, list)) and value is not None
     if plain and isinstance(node, DictConfig) and "_target_" not in node:
         raise UserError(f"{key}={value}: {key} has keys of its own: {', '.join(map(str, node))}")
@@ -193,7 +195,7 @@ def _check_key(cfg: DictConfig, key: str) -> None:
         if isinstance(node, DictConfig) and i == len(parts) - 1 and _may_be_added(node, path, part):
             return
         if isinstance(node, DictConfig) and _is_argument(node, part):
-            raise UserError(f"unknown key {key}: {_no_call(path, part)}")
+            raise UserError(f"unknown key {key}: {_lacks_call(path, part)}")
         if not OmegaConf.is_config(node):
             raise UserError(
                 f"unknown key {key}: {path} is the value {node!r}; to make it a call, give "
@@ -212,7 +214,7 @@ def _check_new_key(cfg: DictConfig, key: str) -> None:
         if not isinstance(node, DictConfig):
             return
         if node.get(part) is None and _is_argument(node, part):
-            raise UserError(f"+{key}: {_no_call(path, part)}")
+            raise UserError(f"+{key}: {_lacks_call(path, part)}")
 
 
 def _is_argument(node: DictConfig, name: str) -> bool:
@@ -223,7 +225,7 @@ def _is_argument(node: DictConfig, name: str) -> bool:
         return False
 
 
-def _no_call(path: str, name: str) -> str:
+def _lacks_call(path: str, name: str) -> str:
     hint = "; the configs whose names end with _bofl have one" if name == "class_balance" else ""
     return f"this config has no {path}.{name}: {path}.{name}._target_=... gives it one{hint}"
 

@@ -217,6 +217,14 @@ def shown(value) -> str:
     return repr(value) if value == "" else str(value)
 
 
+def no_call(key: str, value) -> str:
+    """What to say of a value in the place of a call."""
+    return (
+        f"{key}={shown(value)}: give a call, a LazyCall of a function or class "
+        f"({key}._target_=... on the command line)"
+    )
+
+
 def _has(cfg: DictConfig, key: str) -> bool:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(cfg, parent) if parent else cfg
@@ -241,7 +249,4 @@ def _check_group(cfg: DictConfig, *keys: str) -> None:
 def _check_call(cfg: DictConfig, key: str) -> None:
     value = OmegaConf.select(cfg, key)
     if not isinstance(value, DictConfig) or "_target_" not in value:
-        raise UserError(
-            f"{key}={shown(value)}: give a call, a LazyCall of a function or class "
-            f"({key}._target_=... on the command line)"
-        )
+        raise UserError(no_call(key, value))
