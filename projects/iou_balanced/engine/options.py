@@ -77,10 +77,7 @@ FLAG = Rule(lambda x: isinstance(x, (bool, int)) and x in (0, 1), "true or false
 TEXT = Rule(lambda x: isinstance(x, str), "a text")
 NAME = Rule(lambda x: isinstance(x, str) and x != "", "a name")
 FOLDER = Rule(lambda x: isinstance(x, str) and x.strip() != "", "the name of a folder")
-CLASSES = Rule(
-    lambda x: not isinstance(x, (bool, numbers.Number)),
-    "a data set's name or a list of class names, or null",
-)
+ANY = Rule(lambda x: True, "anything")
 DEVICE = Rule(_is_device, "cpu, cuda or cuda:NUMBER")
 NORM = Rule(
     lambda x: x == math.inf or (_is_finite(x) and x >= 1), "a number from 1 on, or inf, the p"
@@ -91,7 +88,7 @@ TRAIN_OPTIONS = {
     "init_checkpoint": Option("", TEXT),
     # The classes of the classifier in init_checkpoint, a data set's name or a list of names: its
     # rows for classes of the same names are taken over. None: it is loaded only where it fits.
-    "init_classes": Option(None, CLASSES),
+    "init_classes": Option(None, ANY),  # looked at where the classes are known
     "max_iter": Option(90000, whole(1)),
     "amp.enabled": Option(False, FLAG),
     "amp.dtype": Option("auto", one_of("auto", "float16", "bfloat16")),
