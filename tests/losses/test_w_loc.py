@@ -156,6 +156,7 @@ class TestWindow:
         pred, target, pos_iou = at(0.5)
         pos_iou[0] = math.nan
         assert module(pred, target, pos_iou).isnan()
+        assert module.resume_state_dict()["measurement"] is None
         for _ in range(3):
             module(*at(0.5))
         assert module.w_loc == pytest.approx(ratio(0.5))
