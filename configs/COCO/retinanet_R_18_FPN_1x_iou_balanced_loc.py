@@ -4,5 +4,5 @@ from iou_balanced import balance
 
 from .retinanet_R_18_FPN_1x import dataloader, datasets, lr_multiplier, model, optimizer, train
 
-balance(model, eta=None, lam=1.5, weight="auto", beta=None)  # w_loc measured at the first iteration
+balance(model, eta=None, lam=1.5, weight="auto", beta=None)  # w_loc is measured
 train.output_dir = "./output/retinanet_R_18_FPN_1x_iou_balanced_loc"

@@ -11,5 +11,5 @@ from .retinanet_X_101_32x4d_FPN_1x import (
     train,
 )
 
-balance(model, eta=None, lam=1.5, weight="auto", beta=None)  # w_loc measured at the first iteration
+balance(model, eta=None, lam=1.5, weight="auto", beta=None)  # w_loc is measured
 train.output_dir = "./output/retinanet_X_101_32x4d_FPN_1x_iou_balanced_loc"

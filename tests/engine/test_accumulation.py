@@ -202,7 +202,7 @@ def test_bad_number_of_steps(steps):
         ("8", r"total_batch_size=4 cannot be shared by 8 micro-batches .* a multiple of 8"),
         ("0", r"train\.accumulation_steps=0: give a whole number from 1 on"),
         ("2.0", r"train\.accumulation_steps=2\.0: give a whole number"),
-        ("null", r"train\.accumulation_steps=None: give a whole number"),
+        ("null", r"train\.accumulation_steps=null: give a whole number"),
     ],
 )
 def test_bad_config(steps, message):

@@ -179,7 +179,10 @@ def test_a_key_of_a_call_that_is_not_there(sign):
             r"^model: Expected argument `head` to have num_classes=10, as the model has, but got 3",
         ),
         (
-            ["model.cls_loss._target_=iou_balanced.losses.IoUBalancedFocalLoss"],
+            [
+                "model.cls_loss._target_=iou_balanced.losses.IoUBalancedFocalLoss",
+                "model.cls_loss.alpha=0.25",
+            ],
             r"^model: Expected argument `cls_loss` to be a loss of heat maps, as PenaltyReduced"
             r"FocalLoss and IoUBalancedPenaltyReducedFocalLoss are, but got IoUBalancedFocalLoss",
         ),

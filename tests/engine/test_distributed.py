@@ -54,11 +54,16 @@ def gradients(images, overrides):
 
 CASES = {
     "balanced": [],
-    "auto": ["model.box_loss.weight=auto"],
+    "auto": ["model.box_loss.weight=auto", "model.box_loss.measure_iterations=1"],
+    "auto, being measured": ["model.box_loss.weight=auto"],
     "normalize": ["model.box_loss.weight=1.0", "model.box_loss.normalize=True"],
     "plain": ["model.cls_loss.eta=0", "model.box_loss.lam=0"],
     "Eq. 4 by process": ["model.cls_loss.across_processes=False"],
-    "w_loc by process": ["model.box_loss.weight=auto", "model.box_loss.across_processes=False"],
+    "w_loc by process": [
+        "model.box_loss.weight=auto",
+        "model.box_loss.measure_iterations=1",
+        "model.box_loss.across_processes=False",
+    ],
     "normaliser by process": ["model.loss_normalizer.across_processes=False"],
 }
 # Two images each; and in the last case all objects in one process.
@@ -93,7 +98,7 @@ def difference(two, case) -> float:
     )
 
 
-@pytest.mark.parametrize("case", ["balanced", "auto", "normalize", "plain"])
+@pytest.mark.parametrize("case", ["balanced", "auto", "auto, being measured", "normalize", "plain"])
 def test_two_processes_give_the_gradients_of_one(two_processes, case):
     assert difference(two_processes, case) < 1e-3
 

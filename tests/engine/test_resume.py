@@ -23,6 +23,8 @@ DETERMINISTIC = [
     "train.seed=3",
     "dataloader.train.mapper.augmentations=[]",
     "model.box_loss.weight=auto",
+    # The kill comes while it is measured.
+    "model.box_loss.measure_iterations=6",
     # Adam would blow rounding errors up to the size of a step where a gradient is close to 0.
     "optimizer._target_=torch.optim.SGD",
     "optimizer.lr=0.01",
@@ -81,10 +83,35 @@ def test_the_weights_are_those_of_the_uninterrupted_run(whole_run, resumed_run):
 def test_normaliser_and_w_loc_are_those_of_the_uninterrupted_run(whole_run, resumed_run):
     whole, resumed = resume_state(whole_run), resume_state(resumed_run)
     assert set(whole) == set(resumed) == {"box_loss", "loss_normalizer"}
+    assert whole["box_loss"].pop("measurement") is resumed["box_loss"].pop("measurement") is None
     for module, state in whole.items():
         assert resumed[module] == pytest.approx(state, rel=1e-5)
     assert whole["box_loss"]["measured_weight"] > 1
     assert whole["loss_normalizer"]["average"] != 100
+
+
+def test_a_run_broken_off_while_w_loc_is_measured(tmp_path, monkeypatch):
+    """It goes on measuring, and finds the value of the unbroken run to the last bit."""
+    opts = [*DETERMINISTIC, "model.box_loss.measure_iterations=5", "train.max_iter=6"]
+    opts += ["train.best_checkpoint.metric=null", "train.log_period=20"]
+    main(make_args(opts=[*opts, f"train.output_dir={tmp_path}/whole"]))
+    run_step, stop = Trainer.run_step, [3]
+
+    def stop_at(self):
+        if self.iter in stop:
+            raise KeyboardInterrupt
+        return run_step(self)
+
+    monkeypatch.setattr(Trainer, "run_step", stop_at)
+    opts += [f"train.output_dir={tmp_path}/broken"]
+    with pytest.raises(KeyboardInterrupt):
+        main(make_args(opts=opts))
+    half = resume_state(tmp_path / "broken", "model_0000001.pth")["box_loss"]
+    assert half["measured_weight"] is None and len(half["measurement"]["ratios"]) == 2
+    stop.clear()
+    main(make_args(opts=opts, resume=True))
+    whole, resumed = (resume_state(tmp_path / run)["box_loss"] for run in ("whole", "broken"))
+    assert resumed == whole and whole["measured_weight"] > 1
 
 
 def test_the_state_is_no_part_of_the_model(whole_run):
@@ -98,6 +125,7 @@ def test_fine_tuning_takes_the_weights_only(whole_run, tmp_path):
         f"train.init_checkpoint={whole_run}/model_final.pth",
         f"train.output_dir={tmp_path}",
         "train.max_iter=1",
+        "model.box_loss.measure_iterations=1",
         "optimizer.lr=0",
     ]
     main(make_args(opts=opts))

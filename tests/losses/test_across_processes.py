@@ -38,7 +38,9 @@ LOSSES = {
     ),
     "heat map": lambda **kwargs: Weighted(IoUBalancedPenaltyReducedFocalLoss(**kwargs), TABLE),
     "eq7": lambda **kwargs: IoUBalancedSmoothL1Loss(normalize=True, **kwargs),
-    "auto": lambda **kwargs: IoUBalancedSmoothL1Loss(weight="auto", **kwargs),
+    "auto": lambda **kwargs: IoUBalancedSmoothL1Loss(
+        weight="auto", **{"measure_iterations": 1, **kwargs}
+    ),
 }
 # Rows of positives in the part of each process.
 SPLITS = {"both": (5, 2), "second has none": (4, 0), "first has none": (0, 3), "none": (0, 0)}
@@ -86,6 +88,12 @@ def work(rank):
         step(auto, *make_part("auto", split, rank))
         weights.append(auto.w_loc)
     results["auto waits"] = weights
+    # A window of three: the batch without positives does not count in it.
+    auto, weights = LOSSES["auto"](measure_iterations=3), []
+    for split in ["second has none", "none", "first has none", "both", "both"]:
+        loss, _ = step(auto, *make_part("auto", split, rank))
+        weights.append((auto.w_loc, loss.item(), auto.resume_state_dict()))
+    results["auto window"] = weights
     return results
 
 
@@ -128,3 +136,25 @@ def test_auto_waits_for_the_first_positives_of_any_process(results):
     for r in results:
         before, first, later = r["auto waits"]
         assert before is None and first == later == pytest.approx(expected)
+
+
+def test_auto_over_several_batches_is_the_same_in_both_processes(results):
+    ratios = []
+    for split in ["second has none", "first has none", "both"]:
+        pred, target, pos_iou = map(
+            torch.cat, zip(*(make_part("auto", split, rank) for rank in range(2)), strict=True)
+        )
+        plain = SmoothL1Loss(beta=1 / 9)(pred, target)
+        ratios.append((plain / IoUBalancedSmoothL1Loss()(pred, target, pos_iou)).item())
+    for r in results:
+        weights = [w for w, _, _ in r["auto window"]]
+        assert weights[:3] == [None] * 3
+        assert weights[3] == weights[4] == pytest.approx(sorted(ratios)[1])
+        # Half of the measurement: bit for bit the same, for a resume of either.
+        assert r["auto window"][2][2] == results[0]["auto window"][2][2]
+        assert r["auto window"][2][2]["measurement"]["ratios"] == pytest.approx(ratios[:2])
+    # Eq. 7 till then: the sum over both processes is the plain one.
+    for i, split in [(0, "second has none"), (2, "first has none")]:
+        parts = [make_part("auto", split, rank)[:2] for rank in range(2)]
+        plain = sum(SmoothL1Loss(beta=1 / 9)(*part).item() for part in parts)
+        assert sum(r["auto window"][i][1] for r in results) == pytest.approx(plain)

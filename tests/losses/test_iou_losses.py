@@ -114,7 +114,7 @@ def test_auto_is_kept_and_resumed(name):
     balanced = PAIRS[name][3]
     pred, gt = boxes(5, seed=1)
     pos_iou = torch.full((5,), 0.25, dtype=torch.float64)
-    loss = balanced(lam=0.5, weight="auto")
+    loss = balanced(lam=0.5, weight="auto", measure_iterations=1)
     loss(pred, gt, pos_iou)
     assert loss.w_loc == pytest.approx(2.0)  # 0.25^0.5 = 1/2
     loss(pred, gt, pos_iou * 4)
@@ -131,7 +131,7 @@ def test_modules_say_what_they_are_and_refuse_what_makes_no_sense(name):
     assert balanced().needs_pos_iou and not balanced(lam=0).needs_pos_iou
     assert repr(balanced(weight="auto")) == (
         f"IoUBalanced{name}Loss(lam=1.5, weight='auto', normalize=False, reduction='sum', "
-        "across_processes=True)"
+        "across_processes=True, measure_from=0, measure_iterations=10, max_weight=20.0)"
     )
     with pytest.raises(ValueError, match=r"of the same shape \(P, 4\)"):
         function(torch.zeros(2, 4), torch.zeros(3, 4))

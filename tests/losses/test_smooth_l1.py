@@ -1,5 +1,3 @@
-import logging
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -152,63 +150,6 @@ def test_deltas_that_are_no_table():
         iou_balanced_smooth_l1_loss(torch.zeros(2), torch.zeros(2), torch.zeros(2))
 
 
-class TestAuto:
-    def test_measured_once_and_by_hand(self, caplog):
-        # beta = 0: plain terms 1 and 2, so with IoU 1/4, 1 and lam = 1/2 the ratio is
-        # (1 + 2) / (1/2 * 1 + 1 * 2) = 1.2.
-        module = IoUBalancedSmoothL1Loss(lam=0.5, weight="auto", beta=0.0)
-        pred = torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 2.0]])
-        assert module.w_loc is None
-        with caplog.at_level(logging.INFO):
-            loss = module(pred, torch.zeros(2, 4), torch.tensor([0.25, 1.0]))
-        assert module.w_loc == pytest.approx(1.2)
-        assert loss.item() == pytest.approx(3)
-        assert "w_loc = 1.2000" in caplog.text
-        caplog.clear()
-        # Fixed from here on: 1.2 * (1 * 1 + 1/2 * 2).
-        loss = module(pred, torch.zeros(2, 4), torch.tensor([1.0, 0.25]))
-        assert loss.item() == pytest.approx(2.4) and module.w_loc == pytest.approx(1.2)
-        assert not caplog.text
-
-    def test_waits_for_positives(self):
-        module = IoUBalancedSmoothL1Loss(weight="auto")
-        pred, target = example(torch.float32)
-        assert module(pred[:0], target[:0], torch.zeros(0)) == 0 and module.w_loc is None
-        # Without any overlap the ratio is x / 0, and the weighted sum is 0 whatever it would be.
-        assert module(pred, target, torch.zeros(P)) == 0 and module.w_loc is None
-        loss = module(pred, target, POS_IOU.float())
-        torch.testing.assert_close(loss, SmoothL1Loss(beta=1 / 9)(pred, target))
-        assert module.w_loc > 1
-
-    def test_gradient_is_that_of_the_number(self):
-        pred, target = example()
-        auto = IoUBalancedSmoothL1Loss(weight="auto")
-        _, grad = grad_of(auto, pred, target, POS_IOU)
-        _, expected = grad_of(iou_balanced_smooth_l1_loss, pred, target, POS_IOU, weight=auto.w_loc)
-        assert torch.equal(grad, expected)
-
-    def test_kept_for_a_resumed_run_but_not_in_the_checkpoint(self):
-        first, second = (IoUBalancedSmoothL1Loss(weight="auto") for _ in range(2))
-        assert first.resume_state_dict() == second.resume_state_dict()
-        pred, target = example(torch.float32)
-        first(pred, target, POS_IOU)
-        assert not first.state_dict()
-        second.load_resume_state_dict(first.resume_state_dict())
-        assert second.w_loc == first.w_loc
-        second(2 * pred, target, POS_IOU.flip(0))
-        assert second.w_loc == first.w_loc
-
-    def test_refusals(self):
-        with pytest.raises(ValueError, match=r"`weight` to be a number with normalize=True"):
-            IoUBalancedSmoothL1Loss(weight="auto", normalize=True)
-        with pytest.raises(
-            ValueError, match=r"`weight` to be a number or 'auto', but got 'automatic'"
-        ):
-            IoUBalancedSmoothL1Loss(weight="automatic")
-        with pytest.raises(ValueError, match=r"`weight` to be at least 0, but got -1"):
-            IoUBalancedSmoothL1Loss(weight=-1)
-
-
 def test_module_is_the_function():
     pred, target = example()
     kwargs = {"lam": 1.0, "weight": 2.5, "beta": 0.2, "normalize": True, "reduction": "mean"}
@@ -222,13 +163,3 @@ def test_module_is_the_function():
         "reduction='mean', across_processes=True)"
     )
     assert repr(SmoothL1Loss()) == "SmoothL1Loss(beta=0, reduction='sum')"
-
-
-def test_auto_warns_where_the_first_boxes_overlap_nothing(caplog):
-    pred, target = example()
-    with caplog.at_level(logging.WARNING):
-        IoUBalancedSmoothL1Loss(weight="auto")(pred, target, POS_IOU)
-        assert "far too large" not in caplog.text
-        # 0.01^1.5 = 1/1000.
-        IoUBalancedSmoothL1Loss(weight="auto")(pred, target, torch.full((P,), 0.01))
-    assert "w_loc = 1000.0" in caplog.text and "far too large" in caplog.text

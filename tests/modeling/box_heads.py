@@ -23,9 +23,10 @@ def make_layers(agnostic=False, *, layers=BalancedFastRCNNOutputLayers, num_clas
 
 
 def balanced_losses(eta=1.3, lam=1.5, weight=2.4, beta=1.0):
+    measure = {"measure_iterations": 1} if weight == "auto" else {}
     return {
         "cls_loss": IoUBalancedCrossEntropyLoss(eta=eta),
-        "box_loss": IoUBalancedSmoothL1Loss(lam=lam, weight=weight, beta=beta),
+        "box_loss": IoUBalancedSmoothL1Loss(lam=lam, weight=weight, beta=beta, **measure),
     }
 
 

@@ -40,8 +40,8 @@ def explicit():
     return model
 
 
-def balanced():
-    return balance(explicit(), beta=None)
+def balanced(**kwargs):
+    return balance(explicit(), beta=None, **kwargs)
 
 
 def labels_of(model, batch, size=(96, 128)):

@@ -77,7 +77,7 @@ def predictors_of(detector):
 
 
 def test_a_faster_rcnn_trains():
-    detector = build(balance(small_faster_rcnn()))
+    detector = build(balance(small_faster_rcnn(), measure_iterations=1))
     check_finite(detector, training_step(detector, [make_input(), make_input()]))
     assert predictors_of(detector)[0].box_loss.w_loc > 1
 
@@ -99,7 +99,7 @@ def test_plain_losses_and_the_configs_own_beta():
 
 
 def test_rpn_on_demand():
-    model = balance(small_faster_rcnn(), weight=2.4, rpn=True)
+    model = balance(small_faster_rcnn(), weight=2.4, rpn=True, measure_iterations=1)
     rpn = model.proposal_generator
     assert rpn._target_ is BalancedRPN and rpn.cls_loss._target_ is IoUBalancedFocalLoss
     assert (rpn.cls_loss.alpha, rpn.cls_loss.gamma, rpn.cls_loss.eta) == (-1, 0.0, 1.3)

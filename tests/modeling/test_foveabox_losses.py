@@ -162,7 +162,7 @@ def test_each_loss_has_its_own_divisor():
 
 
 def test_no_gradient_reaches_the_box_head_through_the_classification_loss():
-    model = build(balanced())
+    model = build(balanced(measure_iterations=1))
     with EventStorage() as storage:
         model([make_input()])["loss_cls"].backward()
         assert storage.latest()["w_loc"][0] == pytest.approx(model.box_loss.w_loc)
@@ -200,7 +200,7 @@ def batch_of(step):
 
 def train(rank=None):
     """Gradients of three steps, averaged over the processes as DistributedDataParallel does."""
-    model, steps = build(balanced()), []
+    model, steps = build(balanced(measure_iterations=1)), []
     for step in range(3):
         part = {None: slice(None), 0: slice(2), 1: slice(2, 3)}[rank]
         training_step(model, batch_of(step)[part])

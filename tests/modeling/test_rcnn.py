@@ -141,7 +141,7 @@ def test_mask_heads_train_with_images_without_objects(config):
 
 
 def test_each_stage_of_a_cascade_has_a_w_loc_of_its_own():
-    model = build(balance(small_cascade_mask_rcnn(), rpn=True))
+    model = build(balance(small_cascade_mask_rcnn(), rpn=True, measure_iterations=1))
     batch = mask_batches()[0]
     with EventStorage() as storage:
         model(batch)
@@ -156,7 +156,7 @@ def test_each_stage_of_a_cascade_has_a_w_loc_of_its_own():
 
 @pytest.mark.parametrize("config", [small_faster_rcnn, small_cascade_mask_rcnn])
 def test_no_w_loc_is_measured_on_images_without_objects(config):
-    model = build(balance(config()))
+    model = build(balance(config(), measure_iterations=1))
     training_step(model, [make_mask_input([], [])])
     assert {loss.w_loc for loss in box_losses(model).values()} == {None}
     training_step(model, mask_batches()[0])
@@ -189,7 +189,8 @@ def test_checkpoints_load_both_ways(config, tmp_path):
 
 def make_trainer(folder, config, *hooks, weight="auto"):
     torch.manual_seed(0)
-    model = instantiate(balance(config(), weight=weight)).train()
+    measure = 1 if weight == "auto" else None
+    model = instantiate(balance(config(), weight=weight, measure_iterations=measure)).train()
     data = [[make_mask_input()] for _ in range(4)]
     trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.0))
     trainer.register_hooks([hook(model) for hook in hooks])

@@ -44,7 +44,9 @@ def stock_rpn(**kwargs):
 def balanced_losses(**kwargs):
     return {
         "cls_loss": LazyCall(IoUBalancedFocalLoss)(eta=1.3, alpha=-1, gamma=0),
-        "box_loss": LazyCall(IoUBalancedSmoothL1Loss)(lam=1.5, weight="auto", beta=1 / 9),
+        "box_loss": LazyCall(IoUBalancedSmoothL1Loss)(
+            lam=1.5, weight="auto", beta=1 / 9, measure_iterations=1
+        ),
         **kwargs,
     }
 

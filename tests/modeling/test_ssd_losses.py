@@ -88,7 +88,7 @@ def test_negatives_are_mined_after_the_loss_has_weighted_them():
 def test_balanced_losses_keep_the_sums_and_move_the_gradients():
     data = random_predictions()
     plain, _ = losses_of(build(small_ssd()), *data)
-    model = build(balance(small_ssd()))
+    model = build(balance(small_ssd(), measure_iterations=1))
     losses, scalars = losses_of(model, *data)
     assert isinstance(model.cls_loss, IoUBalancedCrossEntropyLoss)
     assert isinstance(model.box_loss, IoUBalancedSmoothL1Loss) and model.box_loss.beta == 1.0

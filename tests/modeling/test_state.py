@@ -18,7 +18,7 @@ from .detector_mixin import make_input, small_retinanet
 
 def make_trainer(folder, *hooks):
     torch.manual_seed(0)
-    model = instantiate(balance(small_retinanet())).train()
+    model = instantiate(balance(small_retinanet(), measure_iterations=1)).train()
     data = [[make_input()] for _ in range(4)]
     trainer = SimpleTrainer(model, data, torch.optim.SGD(model.parameters(), lr=0.0))
     trainer.register_hooks([hook(model) for hook in hooks])

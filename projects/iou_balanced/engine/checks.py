@@ -2,11 +2,13 @@
 
 import logging
 import os
+import tempfile
 
 import torch
 from detectron2.config import instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import timm_images_warning
@@ -14,6 +16,7 @@ from iou_balanced.backbones import timm_images_warning
 from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, is_from
 from .lazy_class_names import check_classes, data_set_names, training_classes
+from .options import check_options, check_training_nodes
 
 logger = logging.getLogger(__name__)
 
@@ -26,15 +29,15 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
             classes, which are the checkpoint's.
 
     Raises:
-        UserError: no such device; a batch that the processes or micro-batches cannot share; test
-            images that are not on the model's canvas; a data set that is not there; a training set
-            whose classes are not as many as the model's; or a test set with others than it.
+        UserError: a value that makes no sense; no such device; a batch that the processes or
+            micro-batches cannot share; test images that are not on the model's canvas; a data set
+            that is not there; a training set whose classes are not as many as the model's; or a
+            test set with others than it.
     """
-    if str(cfg.train.device).startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"train.device={cfg.train.device}, but no CUDA device is visible: give "
-            "train.device=cpu, or run python -m iou_balanced.doctor"
-        )
+    check_options(cfg)  # once more: it may have been changed since it was loaded
+    if not eval_only:
+        check_training_nodes(cfg)
+    _check_device(torch.device(cfg.train.device))
     _check_batch_size(cfg)
     _check_canvas(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
@@ -44,15 +47,48 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
         check_classes(cfg, training_classes(cfg))
 
 
+def check_output_dir(folder: str) -> None:
+    """Make the folder, and refuse one that cannot be written to.
+
+    Raises:
+        UserError: it is a file, below one, or not writable.
+    """
+    try:
+        PathManager.mkdirs(folder)
+        if "://" not in folder:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as e:
+        raise UserError(
+            f"train.output_dir={folder} is no folder that can be written to "
+            f"({e.strerror or e}): give another"
+        ) from e
+
+
+def _check_device(device: torch.device) -> None:
+    if device.type != "cuda":
+        return
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"train.device={device}, but no CUDA device is visible: give train.device=cpu, or run "
+            "python -m iou_balanced.doctor"
+        )
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"train.device={device}, but this machine shows {torch.cuda.device_count()} GPUs, "
+            "counted from 0"
+        )
+
+
 def _check_batch_size(cfg: DictConfig) -> None:
+    if "train" not in cfg.dataloader:
+        return
     total, processes = cfg.dataloader.train.get("total_batch_size"), comm.get_world_size()
     if total and total % processes:
         raise UserError(
             f"dataloader.train.total_batch_size={total} cannot be shared by {processes} processes"
         )
     steps = cfg.train.accumulation_steps
-    if type(steps) is not int or steps < 1:
-        raise UserError(f"train.accumulation_steps={steps}: give a whole number from 1 on")
     if steps > 1 and not total:
         raise UserError(
             f"train.accumulation_steps={steps} divides dataloader.train.total_batch_size, which "
@@ -156,6 +192,20 @@ def instantiate_model(cfg: DictConfig) -> torch.nn.Module:
         if isinstance(e, UserError) or not is_from("iou_balanced", e):
             raise
         raise UserError(f"{_key_of(e, cfg.model, 'model')}: {e}") from e
+
+
+def instantiate_optimizer(node: DictConfig) -> torch.optim.Optimizer:
+    """`instantiate(cfg.optimizer)`, with the model in it.
+
+    Raises:
+        UserError: torch refuses an argument.
+    """
+    try:
+        return instantiate(node)
+    except ValueError as e:
+        if not is_from("torch.optim", e):
+            raise
+        raise UserError(f"optimizer: {e}") from e
 
 
 def _key_of(error: ValueError, node, key: str) -> str:

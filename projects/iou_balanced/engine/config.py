@@ -4,43 +4,16 @@ import difflib
 import inspect
 from collections.abc import Callable
 
+import yaml
 from detectron2.config import LazyConfig
 from detectron2.engine import hooks
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError
-
-TRAIN_DEFAULTS = {
-    "output_dir": "./output",
-    "init_checkpoint": "",
-    # The classes of the classifier in init_checkpoint, a data set's name or a list of names: its
-    # rows for classes of the same names are taken over. None: those that the file names; without
-    # names it is loaded only where it fits, as with False.
-    "init_classes": None,
-    "max_iter": 90000,
-    "amp": {"enabled": False, "dtype": "auto"},
-    "ddp": {"broadcast_buffers": False, "find_unused_parameters": False, "fp16_compression": False},
-    "checkpointer": {"period": 5000, "max_to_keep": 100},
-    "eval_period": 5000,
-    "log_period": 20,
-    "device": "cuda",
-    # Whether layers of the backbone may be missing in init_checkpoint and start at random.
-    "allow_random_backbone": False,
-    "seed": -1,
-    "cudnn_benchmark": False,
-    # The total batch size that lr and max_iter were written for; None: no linear scaling.
-    "reference_batch_size": None,
-    # Micro-batches that dataloader.train.total_batch_size comes in, for one optimizer step.
-    "accumulation_steps": 1,
-    # Largest norm of the gradient; None: no clipping.
-    "clip_grad": {"max_norm": None, "norm_type": 2.0},
-    # Keeps model_best.pth; metric None: no best checkpoint.
-    "best_checkpoint": {"metric": None, "mode": "max"},
-    "progress_bar": True,
-}
-"""What `train` may hold, with the values for what a config leaves out."""
+from .options import check_options, no_call, train_defaults
 
 # Nodes without a _target_ whose keys are arguments of these.
 _OPEN_NODES = {
@@ -53,24 +26,55 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
     """Load a LazyConfig and apply `key=value` overrides; see `apply_overrides`.
 
     Raises:
-        UserError: the file is missing or is no LazyConfig, or an override is wrong.
+        UserError: the file is missing or is no LazyConfig, an override is wrong, or a value makes
+            no sense (see `options.check_options`).
     """
     if not config_file:
         raise UserError("--config-file is missing: give a LazyConfig, for example one of configs/")
-    try:
-        cfg = LazyConfig.load(config_file)
-    except FileNotFoundError as e:
-        raise UserError(f"config file {e.filename or config_file} does not exist") from e
+    cfg = _read(config_file)
     missing = [key for key in ("model", "dataloader", "train") if key not in cfg]
     if missing:
         raise UserError(
             f"{config_file} has no {' and no '.join(missing)}: a config for training has model, "
             "dataloader, optimizer, lr_multiplier and train"
         )
-    cfg.train = OmegaConf.merge(OmegaConf.create(TRAIN_DEFAULTS), cfg.train)
+    if isinstance(cfg.train, DictConfig):
+        cfg.train = OmegaConf.merge(OmegaConf.create(train_defaults()), cfg.train)
     apply_overrides(cfg, overrides)
-    if cfg.train.seed is None:
-        cfg.train.seed = -1  # Detectron2's word for no seed
+    if isinstance(cfg.train, DictConfig):
+        if cfg.train.seed is None:
+            cfg.train.seed = -1  # Detectron2's word for no seed
+        if cfg.train.init_checkpoint is None:
+            cfg.train.init_checkpoint = ""
+    check_options(cfg)
+    return cfg
+
+
+def _read(config_file: str) -> DictConfig:
+    try:
+        cfg = LazyConfig.load(config_file)
+    except FileNotFoundError as e:
+        raise UserError(f"config file {e.filename or config_file} does not exist") from e
+    except (OSError, UnicodeError) as e:
+        raise UserError(f"config file {config_file} cannot be read: {e}") from e
+    except SyntaxError as e:  # Detectron2's names the file, and its cause the line
+        place = e.__cause__ if isinstance(e.__cause__, SyntaxError) else e
+        named = str(e).removeprefix("Config file ").removesuffix(" has syntax error!")
+        file = named if place is not e else e.filename
+        line = (place.text or "").strip()
+        raise UserError(f"config file {file}, line {place.lineno}: {place.msg}: {line}") from e
+    except yaml.YAMLError as e:
+        mark = getattr(e, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        raise UserError(f"config file {config_file}{where}: {getattr(e, 'problem', e)}") from e
+    except OmegaConfBaseException:  # a single value
+        cfg = None
+    except ValueError as e:
+        if "has to be a python or yaml file" not in str(e):
+            raise
+        raise UserError(f"config file {config_file} is neither .py nor .yaml") from e
+    if not isinstance(cfg, DictConfig) or not len(cfg):
+        raise UserError(f"config file {config_file} holds no keys: it is no LazyConfig")
     return cfg
 
 
@@ -105,7 +109,10 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
             _check_value(cfg, key, override.value())
         else:
             _check_new_key(cfg, key)
-        OmegaConf.update(cfg, key, override.value(), merge=True, force_add=True)
+        try:
+            OmegaConf.update(cfg, key, override.value(), merge=True, force_add=True)
+        except OmegaConfBaseException as e:
+            raise UserError(f"{key}={override.value()}: {e.msg or e}".splitlines()[0]) from e
     return cfg
 
 
@@ -131,8 +138,10 @@ def _parse(overrides: list[str]) -> list:
 
 
 def _check_value(cfg: DictConfig, key: str, value) -> None:
-    """A group of keys is no place for a number."""
+    """A group of keys is no place for a number, nor is a call; a word may name what is called."""
     node = OmegaConf.select(cfg, key)
+    if isinstance(node, DictConfig) and "_target_" in node and isinstance(value, (int, float)):
+        raise UserError(no_call(key, value))
     plain = not isinstance(value, (dict, list)) and value is not None
     if plain and isinstance(node, DictConfig) and "_target_" not in node:
         raise UserError(f"{key}={value}: {key} has keys of its own: {', '.join(map(str, node))}")
@@ -191,7 +200,7 @@ def _check_key(cfg: DictConfig, key: str) -> None:
         if isinstance(node, DictConfig) and i == len(parts) - 1 and _may_be_added(node, path, part):
             return
         if isinstance(node, DictConfig) and _is_argument(node, part):
-            raise UserError(f"unknown key {key}: {_no_call(path, part)}")
+            raise UserError(f"unknown key {key}: {_lacks_call(path, part)}")
         if not OmegaConf.is_config(node):
             raise UserError(
                 f"unknown key {key}: {path} is the value {node!r}; to make it a call, give "
@@ -210,7 +219,7 @@ def _check_new_key(cfg: DictConfig, key: str) -> None:
         if not isinstance(node, DictConfig):
             return
         if node.get(part) is None and _is_argument(node, part):
-            raise UserError(f"+{key}: {_no_call(path, part)}")
+            raise UserError(f"+{key}: {_lacks_call(path, part)}")
 
 
 def _is_argument(node: DictConfig, name: str) -> bool:
@@ -221,7 +230,7 @@ def _is_argument(node: DictConfig, name: str) -> bool:
         return False
 
 
-def _no_call(path: str, name: str) -> str:
+def _lacks_call(path: str, name: str) -> str:
     hint = "; the configs whose names end with _bofl have one" if name == "class_balance" else ""
     return f"this config has no {path}.{name}: {path}.{name}._target_=... gives it one{hint}"
 

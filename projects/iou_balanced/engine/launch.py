@@ -54,12 +54,11 @@ def launch(
     if all(key in os.environ for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
         _run_from_environment(main_func, args, use_gpu)
         return
+    _check_flags(num_gpus, num_machines, machine_rank, dist_url)
     world_size = num_machines * num_gpus
     if world_size <= 1:  # also --num-gpus 0, which people type who have none
         main_func(*args)
         return
-    if not 0 <= machine_rank < num_machines:
-        raise UserError(f"--machine-rank {machine_rank} is none of --num-machines {num_machines}")
     if use_gpu and num_gpus > torch.cuda.device_count():
         raise UserError(
             f"--num-gpus {num_gpus}, but this machine shows {torch.cuda.device_count()} GPUs"
@@ -77,6 +76,22 @@ def launch(
         )
     except torch.multiprocessing.ProcessExitedException as e:
         sys.exit(e.exit_code)
+
+
+def _check_flags(num_gpus: int, num_machines: int, machine_rank: int, dist_url: str) -> None:
+    if num_machines < 1:
+        raise UserError(f"--num-machines {num_machines}: give a whole number from 1 on")
+    if num_gpus < (1 if num_machines > 1 else 0):
+        raise UserError(
+            f"--num-gpus {num_gpus}: give the processes of this machine, a whole number from 1 on"
+        )
+    if not 0 <= machine_rank < num_machines:
+        raise UserError(
+            f"--machine-rank {machine_rank} is none of --num-machines {num_machines}: give a whole "
+            f"number from 0 to {num_machines - 1}"
+        )
+    if dist_url != "auto" and "://" not in dist_url:
+        raise UserError(f"--dist-url {dist_url}: give auto, or an address such as tcp://HOST:PORT")
 
 
 def _free_port() -> int:
@@ -97,16 +112,28 @@ def _spawned_worker(
 
 
 def _run_from_environment(main_func: Callable, args: tuple, use_gpu: bool) -> None:
-    env = os.environ
-    rank, world_size = int(env["RANK"]), int(env["WORLD_SIZE"])
-    local_rank = int(env.get("LOCAL_RANK", env.get("SLURM_LOCALID", 0)))
-    local_size = int(env.get("LOCAL_WORLD_SIZE", env.get("SLURM_NTASKS_PER_NODE", 1)))
-    if world_size % local_size or local_rank >= local_size:
+    rank, world_size = _number_of("RANK"), _number_of("WORLD_SIZE")
+    local_rank = _number_of("LOCAL_RANK", "SLURM_LOCALID", default=0)
+    local_size = _number_of("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE", default=1)
+    fits = 0 <= rank < world_size and 0 <= local_rank < local_size
+    if not fits or world_size % local_size:
         raise UserError(
-            f"the environment has WORLD_SIZE={world_size}, LOCAL_WORLD_SIZE={local_size} and "
-            f"LOCAL_RANK={local_rank}, which do not fit together: start with torchrun, or set them"
+            f"the environment has WORLD_SIZE={world_size}, LOCAL_WORLD_SIZE={local_size}, "
+            f"RANK={rank} and LOCAL_RANK={local_rank}, which do not fit together: start with "
+            "torchrun, or set them"
         )
     _run(main_func, args, rank, world_size, local_rank, local_size, "env://", use_gpu)
+
+
+def _number_of(*names: str, default: int = 0) -> int:
+    """The first of these environment variables that is set."""
+    name = next((name for name in names if name in os.environ), None)
+    if name is None:
+        return default
+    try:
+        return int(os.environ[name])
+    except ValueError as e:
+        raise UserError(f"the environment has {name}={os.environ[name]}: give a number") from e
 
 
 def _run(main_func, args, rank, world_size, local_rank, local_size, init_method, use_gpu) -> None:

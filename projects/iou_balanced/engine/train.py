@@ -20,7 +20,14 @@ from omegaconf import DictConfig, OmegaConf
 from iou_balanced.backbones import register_weights_handler
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
-from .checks import check_accumulation, check_config, instantiate_model, warn_of_other_images
+from .checks import (
+    check_accumulation,
+    check_config,
+    check_output_dir,
+    instantiate_model,
+    instantiate_optimizer,
+    warn_of_other_images,
+)
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .class_names import ModelClasses, check_tested, class_names_of, names_in
 from .config import accepts, load_config, overridden_keys
@@ -64,7 +71,7 @@ def do_test(
         UserError: the test set has a class that the model does not have; or its classes are not the
             model's in the same order, and an evaluator takes no `class_names`.
     """
-    if "evaluator" not in cfg.dataloader:
+    if cfg.dataloader.get("evaluator") is None:
         return {}
     # First, because reading the data set tells the names of its classes.
     with data_errors_as_user_errors():
@@ -106,7 +113,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     check_accumulation(cfg, model)
     optimizer_cfg = cfg.optimizer.copy()
     optimizer_cfg.params.model = model
-    optimizer = instantiate(optimizer_cfg)
+    optimizer = instantiate_optimizer(optimizer_cfg)
 
     main = comm.is_main_process()
     with data_errors_as_user_errors():
@@ -196,6 +203,7 @@ def main(args) -> dict:
     """
     register_weights_handler()  # a config saved as yaml cannot do it itself
     cfg = load_config(args.config_file, args.opts)
+    check_output_dir(cfg.train.output_dir)
     # Detectron2 sets up its own logger only.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
     prepare_masks(cfg)

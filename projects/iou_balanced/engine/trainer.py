@@ -12,6 +12,7 @@ import torch
 from detectron2.engine import SimpleTrainer
 from detectron2.utils.events import get_event_storage
 
+from iou_balanced.losses.checks import check_counts, is_number
 from iou_balanced.modeling.normalizer import whole_batch
 
 from .errors import data_errors_as_user_errors
@@ -46,21 +47,22 @@ class Trainer(SimpleTrainer):
     `iou_balanced.modeling.normalizer.whole_batch`; an R-CNN's cannot count its samples so). This
     does not hold for what a model computes over the images that it gets together: statistics of a
     BatchNorm in training mode; IoU-balanced classification and Eq. 7 (arXiv 1908.05641), which keep
-    the sum over the positives of a micro-batch; w_loc of "auto", measured on the first of them; the
-    padding of images to a common size; an R-CNN's division by its sampled proposals, where an image
-    has fewer of them than the others. Of models without `count_positives`, the R-CNNs among them,
-    the losses are averaged. What a model logs is the mean over the micro-batches.
+    the sum over the positives of a micro-batch (and so does w_loc of "auto" while it is measured;
+    the value is that of the whole batch); the padding of images to a common size; an R-CNN's
+    division by its sampled proposals, where an image has fewer of them than the others. Of models
+    without `count_positives`, the R-CNNs among them, the losses are averaged. What a model logs is
+    the mean over the micro-batches.
 
     Args:
         model, data_loader, optimizer: see `SimpleTrainer`.
         amp_dtype: None (float32), "float16", "bfloat16", or "auto": float16 with a gradient
             scaler on a GPU, bfloat16 on a CPU.
         clip_max_norm: largest norm of the gradient, None for no clipping.
-        clip_norm_type: the p of that norm.
+        clip_norm_type: the p of that norm, from 1 on; inf for the largest entry.
         accumulation_steps: batches of `data_loader` for one optimizer step; equally large.
 
     Raises:
-        ValueError: `amp_dtype` or `accumulation_steps` is none of these.
+        ValueError: a value is none of these.
     """
 
     def __init__(
@@ -91,12 +93,20 @@ class Trainer(SimpleTrainer):
                 self.grad_scaler = torch.amp.GradScaler(self.device_type)
             else:  # torch before 2.3
                 self.grad_scaler = torch.cuda.amp.GradScaler()
-        self.clip_max_norm, self.clip_norm_type = clip_max_norm, clip_norm_type
-        if type(accumulation_steps) is not int or accumulation_steps < 1:
-            raise ValueError(
-                "Expected argument `accumulation_steps` to be a whole number from 1 on, "
-                f"but got {accumulation_steps!r}"
+        if clip_max_norm is not None and not (
+            is_number(clip_max_norm) and 0 < clip_max_norm < math.inf
+        ):
+            raise ValueError(  # a negative one would turn the gradient round
+                "Expected argument `clip_max_norm` to be a finite number above 0, or None, "
+                f"but got {clip_max_norm!r}"
             )
+        if not is_number(clip_norm_type) or not clip_norm_type >= 1:
+            raise ValueError(
+                "Expected argument `clip_norm_type` to be a number from 1 on, "
+                f"but got {clip_norm_type!r}"
+            )
+        self.clip_max_norm, self.clip_norm_type = clip_max_norm, clip_norm_type
+        check_counts(least=1, accumulation_steps=accumulation_steps)
         self.accumulation_steps = accumulation_steps
 
     def run_step(self) -> None:

@@ -37,6 +37,7 @@ from .yaml_class_names import (
     training_classes,
 )
 from .yaml_evaluation import TrainerWithEvaluation
+from .yaml_options import check_yaml_options
 
 logger = logging.getLogger(__name__)
 
@@ -61,14 +62,15 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
       names. A test set may have its classes in another order, or lack some.
 
     Raises:
-        UserError: the classes of `DATASETS.TRAIN` are not as many as the model's, or cannot be
-            counted, or not weighed; a test set has others; a batch that the processes and
-            micro-batches cannot share.
+        UserError: a number that makes no sense (see `yaml_options`); the classes of
+            `DATASETS.TRAIN` are not as many as the model's, or cannot be counted, or not weighed; a
+            test set has others; a batch that the processes and micro-batches cannot share.
     """
 
     _class_counts: ClassCounts | None = None
 
     def __init__(self, cfg: CfgNode):
+        check_yaml_options(cfg)
         register_weights_handler()
         training_classes(cfg)  # first: Detectron2 only says that they differ
         steps = cfg.SOLVER.get("ACCUMULATION_STEPS", 1)
@@ -193,8 +195,6 @@ def _micro_batch_config(cfg: CfgNode) -> CfgNode:
     """The config of the loader that gives one of SOLVER.ACCUMULATION_STEPS micro-batches."""
     total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     steps = cfg.SOLVER.ACCUMULATION_STEPS
-    if type(steps) is not int or steps < 1:
-        raise UserError(f"SOLVER.ACCUMULATION_STEPS={steps}: give a whole number from 1 on")
     if total % (processes * steps):
         among = f"{processes} processes with " if processes > 1 else ""
         raise UserError(

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .checks import check_fraction
 from .class_balance import ClassBalance
 from .iou_weights import all_reduce_sum
 from .reweighting import (
     HATS,
     balance_oriented_weights,
-    check_fraction,
     inverse_frequency_weights,
 )
 

@@ -1,14 +1,18 @@
 """Checks of arguments and the reductions that all losses share.
 
-Only shapes and dtypes are looked at: a look at values would make a GPU wait.
+Of tensors only shapes and dtypes are looked at, and labels where they are on the CPU: a look at
+values would make a GPU wait.
 """
 
+import math
 import numbers
 
 import torch
 from torch import Tensor
 
 REDUCTIONS = ("sum", "mean", "none")
+LARGEST_EXPONENT = 100.0
+"""Of a probability or an IoU: 0.9^100 is 3e-5, so that a larger one leaves nothing of a loss."""
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -24,22 +28,106 @@ def check_reduction(reduction: str) -> None:
 
 
 def check_non_negative(**values: float) -> None:
+    """Raises ValueError for what is no finite number of at least 0."""
     for name, value in values.items():
-        if not isinstance(value, numbers.Real) or not value >= 0:
+        if not is_number(value) or not value >= 0:
             raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value!r}")
+        if math.isinf(value):
+            raise ValueError(f"Expected argument `{name}` to be finite, but got {value!r}")
 
 
-def check_labels(pred_logits: Tensor, gt_labels: Tensor) -> None:
-    if gt_labels.dtype not in (torch.int64, torch.int32):
+def check_exponents(**values: float) -> None:
+    """Raises ValueError for what is no exponent of an IoU or a probability."""
+    check_non_negative(**values)
+    for name, value in values.items():
+        if value > LARGEST_EXPONENT:
+            raise ValueError(
+                f"Expected argument `{name}` to be at most {LARGEST_EXPONENT:g}, because the "
+                f"power of an IoU or a score is 0 beyond, but got {value!r}"
+            )
+
+
+def check_fraction(**values: float) -> None:
+    """Raises ValueError for what is no number in [0, 1]."""
+    for name, value in values.items():
+        if not is_number(value) or not 0 <= value <= 1:
+            raise ValueError(f"Expected argument `{name}` to be in [0, 1], but got {value!r}")
+
+
+def check_focal_alpha(alpha: float) -> None:
+    """Raises ValueError for what is neither a fraction nor the word for none, below 0."""
+    if not is_number(alpha) or not -math.inf < alpha <= 1:
         raise ValueError(
-            "Expected argument `gt_labels` to hold class indices (int64), never one-hot "
-            f"targets, but got dtype {gt_labels.dtype}"
+            "Expected argument `alpha` to be in [0, 1], or below 0 for no weighting, "
+            f"but got {alpha!r}"
+        )
+
+
+def check_counts(*, least: int, **values: int) -> None:
+    """Raises ValueError for what is no whole number of at least `least`."""
+    for name, value in values.items():
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        if not whole or value < least:
+            raise ValueError(
+                f"Expected argument `{name}` to be a whole number from {least} on, "
+                f"but got {value!r}"
+            )
+
+
+def check_flags(**values: bool) -> None:
+    """Raises ValueError for what is not True or False: any word would count as True."""
+    for name, value in values.items():
+        if not isinstance(value, (bool, int)) or value not in (0, 1):
+            raise ValueError(f"Expected argument `{name}` to be True or False, but got {value!r}")
+
+
+def is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_labels(pred_logits: Tensor, gt_labels: Tensor, num_classes: int) -> None:
+    """Check the labels (...,) of logits (..., columns) with `num_classes` foreground classes.
+
+    Raises:
+        ValueError: the dtype or the shape is another one; or, of labels on the CPU, a value.
+    """
+    if gt_labels.dtype not in (torch.int64, torch.int32):
+        if gt_labels.is_floating_point() or gt_labels.is_complex() or gt_labels.dtype == torch.bool:
+            raise ValueError(
+                "Expected argument `gt_labels` to hold class indices (int64), never one-hot "
+                f"targets, but got dtype {gt_labels.dtype}"
+            )
+        raise ValueError(
+            "Expected argument `gt_labels` to hold class indices of dtype int64 or int32, but got "
+            f"dtype {gt_labels.dtype}: give gt_labels.long()"
         )
     if gt_labels.shape != pred_logits.shape[:-1]:
         raise ValueError(
             "Expected argument `gt_labels` to have the shape of `pred_logits` without its last "
             f"dimension, {tuple(pred_logits.shape[:-1])}, but got {tuple(gt_labels.shape)}"
         )
+    if gt_labels.device.type == "cpu":
+        check_label_values(gt_labels, num_classes)
+
+
+def check_label_values(gt_labels: Tensor, num_classes: int) -> None:
+    """Check labels of any shape, on any device; a GPU is waited for.
+
+    The losses call it for labels on the CPU, where it costs nothing.
+
+    Raises:
+        ValueError: a label is not in -1..num_classes.
+    """
+    if not gt_labels.numel():
+        return
+    for value in torch.stack(gt_labels.aminmax()).tolist():
+        if not -1 <= value <= num_classes:
+            raise ValueError(
+                f"Expected argument `gt_labels` to be in -1..{num_classes} (-1 ignored, "
+                f"0..{num_classes - 1} foreground, {num_classes} background), but got {value}: "
+                "other words for these have to be mapped, such as the 255 that is ignored in "
+                "other frameworks to -1"
+            )
 
 
 def check_pos_iou(pos_iou: Tensor, num_positives: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from .checks import check_counts, check_flags, check_non_negative
 from .class_tables import ClassWeights
 from .reweighting import schedule_weights
 
@@ -44,8 +45,14 @@ class ClassBalance(nn.Module):
         allow_other_counts: bool = False,
     ):
         super().__init__()
-        if not intensity >= 0:
-            raise ValueError(f"Expected argument `intensity` to be at least 0, but got {intensity}")
+        check_counts(least=1, num_classes=num_classes)
+        check_non_negative(intensity=intensity)
+        check_flags(allow_other_counts=allow_other_counts)
+        if schedule is not None and not hasattr(schedule, "progress"):
+            raise ValueError(
+                "Expected argument `schedule` to be None or to have `progress`, as LinearSchedule "
+                f"has, but got {schedule!r}"
+            )
         self.num_classes, self.schedule, self.intensity = num_classes, schedule, intensity
         self.allow_other_counts = allow_other_counts
         self.class_counts: list[int] | None = None

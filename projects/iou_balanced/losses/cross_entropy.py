@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .checks import (
+    check_exponents,
+    check_flags,
     check_labels,
-    check_non_negative,
     check_pos_iou,
     check_reduction,
     reduce_terms,
@@ -33,12 +34,12 @@ def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[T
             f"but got {shapes[0] if isinstance(pred_logits, Tensor) else shapes}"
         )
     if isinstance(pred_logits, Tensor):
-        check_labels(pred_logits, gt_labels)
+        check_labels(pred_logits, gt_labels, shapes[0][-1] - 1)
         labels = [gt_labels]
     else:
         # A tensor of the whole shape without memory, for the same check and message.
         whole = (shapes[0][0], sum(s[1] for s in shapes), shapes[0][2])
-        check_labels(levels[0].new_empty(1).expand(whole), gt_labels)
+        check_labels(levels[0].new_empty(1).expand(whole), gt_labels, shapes[0][2] - 1)
         labels = gt_labels.split([s[1] for s in shapes], dim=1)
     terms = [
         F.cross_entropy(
@@ -91,11 +92,11 @@ def iou_balanced_cross_entropy(
     Args:
         pred_logits: (M, K + 1), background last; computed in float32 (float64 for float64). Or a
             list of one (N, Ri, K + 1) a feature level, which saves their concatenation.
-        gt_labels: (M,) integers: -1 ignored, 0..K-1 foreground, K background; (N, R) for a list,
-            the levels one after the other.
+        gt_labels: (M,) int64: -1 ignored, 0..K-1 foreground, K background; (N, R) for a list,
+            the levels one after the other. See `sigmoid_focal_loss` for other values.
         pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
             `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
-        eta: exponent of the IoU, at least 0.
+        eta: exponent of the IoU, in [0, 100].
         class_weight: (K,), or (N, K) with N the first dimension of the labels: multiplies the
             term of each sample of the class, background by 1. Class weights come first: Eq. 4's
             ratio runs over the weighted terms. Of `ClassWeights` only `row` makes sense here.
@@ -104,10 +105,10 @@ def iou_balanced_cross_entropy(
         across_processes: take Eq. 4's two sums over the positives of all processes.
 
     Raises:
-        ValueError: a shape, a dtype, eta or `reduction` is not as above.
+        ValueError: a shape, a dtype, eta, a label on a CPU or `reduction` is not as above.
     """
     check_reduction(reduction)
-    check_non_negative(eta=eta)
+    check_exponents(eta=eta)
     terms, num_classes = _terms(pred_logits, gt_labels)
     if class_weight is not None:
         # No gradient flows into a weight.
@@ -166,7 +167,8 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
     def __init__(self, *, eta: float = 1.5, reduction: str = "sum", across_processes: bool = True):
         super().__init__()
         check_reduction(reduction)
-        check_non_negative(eta=eta)
+        check_exponents(eta=eta)
+        check_flags(across_processes=across_processes)
         self.eta, self.reduction, self.across_processes = eta, reduction, across_processes
 
     @property

@@ -8,7 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .checks import check_non_negative, check_pos_iou, check_reduction, reduce_terms
+from .checks import (
+    check_exponents,
+    check_flags,
+    check_focal_alpha,
+    check_pos_iou,
+    check_reduction,
+    reduce_terms,
+)
 from .class_tables import ClassWeights, expand_tables
 from .focal_kernel import FocalTerms, positive_terms
 from .iou_weights import iou_ratio_weights
@@ -71,11 +78,12 @@ def sigmoid_focal_loss(
     Args:
         pred_logits: (..., K), any float dtype; computed in float32 (float64 for float64). Or a
             list of one (N, Ri, K) a feature level, which saves their concatenation.
-        gt_labels: (...,) integers: -1 ignored, 0..K-1 foreground, K background; (N, R) for a
-            list, the levels one after the other.
-        alpha: weight of the foreground terms, 1 - alpha that of the background; below 0: no
-            weighting, as in fvcore.
-        gamma: focusing exponent, at least 0.
+        gt_labels: (...,) int64: -1 ignored, 0..K-1 foreground, K background; (N, R) for a
+            list, the levels one after the other. Other values are refused on a CPU; on a GPU,
+            where a look at them would make it wait, `losses.checks.check_label_values` does.
+        alpha: weight of the foreground terms, 1 - alpha that of the background, in [0, 1]; below
+            0: no weighting, as in fvcore.
+        gamma: focusing exponent, in [0, 100].
         class_weight: (K,), or (N, K) with N the first dimension of the logits. Multiplies every
             element of the class's column, background included; no gradient flows into it. Or
             `ClassWeights`, tables apart for a positive's own column, its other columns,
@@ -84,11 +92,12 @@ def sigmoid_focal_loss(
             (..., K) with 0 where ignored.
 
     Raises:
-        ValueError: a shape, a dtype, gamma or `reduction` is not as above.
+        ValueError: a shape, a dtype, alpha, gamma, a label on a CPU or `reduction` is not as above.
         RuntimeError: in the backward pass, with create_graph=True: no second derivative.
     """
     check_reduction(reduction)
-    check_non_negative(gamma=gamma)
+    check_exponents(gamma=gamma)
+    check_focal_alpha(alpha)
     parts = split_levels(pred_logits, gt_labels)
     return reduce_parts(parts, tables_for(class_weight, parts[0].logits), alpha, gamma, reduction)
 
@@ -115,15 +124,16 @@ def iou_balanced_focal_loss(
     Args:
         pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
             `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`. Not looked at where eta is 0.
-        eta: exponent of the IoU, at least 0; 1.5 in the paper (Table 3).
+        eta: exponent of the IoU, in [0, 100]; 1.5 in the paper (Table 3).
         pred_logits, gt_labels, alpha, gamma, class_weight, reduction: see `sigmoid_focal_loss`.
         across_processes: take Eq. 4's two sums over the positives of all processes.
 
     Raises:
-        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is below 0.
+        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is not as above.
     """
     check_reduction(reduction)
-    check_non_negative(gamma=gamma, eta=eta)
+    check_exponents(gamma=gamma, eta=eta)
+    check_focal_alpha(alpha)
     parts = split_levels(pred_logits, gt_labels)
     tables = tables_for(class_weight, parts[0].logits)
     weights = None
@@ -181,7 +191,8 @@ class SigmoidFocalLoss(nn.Module):
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "sum"):
         super().__init__()
         check_reduction(reduction)
-        check_non_negative(gamma=gamma)
+        check_exponents(gamma=gamma)
+        check_focal_alpha(alpha)
         self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
 
     def forward(
@@ -222,7 +233,9 @@ class IoUBalancedFocalLoss(nn.Module):
     ):
         super().__init__()
         check_reduction(reduction)
-        check_non_negative(eta=eta, gamma=gamma)
+        check_exponents(eta=eta, gamma=gamma)
+        check_focal_alpha(alpha)
+        check_flags(across_processes=across_processes)
         self.eta, self.alpha, self.gamma = eta, alpha, gamma
         self.reduction, self.across_processes = reduction, across_processes
 

@@ -15,7 +15,7 @@ otherwise it is foreground, and its label is the class of the largest value, the
 
 from torch import Tensor, nn
 
-from .checks import check_non_negative, check_pos_iou, check_reduction
+from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
 from .class_tables import ClassWeights, expand_tables
 from .heatmap_kernel import HeatmapFocalTerms, center_terms
 from .iou_weights import iou_ratio_weights
@@ -70,8 +70,8 @@ def penalty_reduced_focal_loss(
         class_weight: (K,) or (N, K) multiplies every element of the class's map, background
             included; `ClassWeights` weighs the kinds of elements apart, see this module. No
             gradient flows into it.
-        alpha: exponent of the score, at least 0; beta: exponent of the penalty reduction around
-            a centre, at least 0. 2 and 4 in both papers.
+        alpha: exponent of the score; beta: exponent of the penalty reduction around a centre;
+            both in [0, 100]. 2 and 4 in both papers.
         reduction: "sum"; "mean" divides by the number of elements; "none" gives (N, K, H, W).
 
     Raises:
@@ -79,7 +79,7 @@ def penalty_reduced_focal_loss(
         RuntimeError: in the backward pass, with create_graph=True: no second derivative.
     """
     check_reduction(reduction)
-    check_non_negative(alpha=alpha, beta=beta)
+    check_exponents(alpha=alpha, beta=beta)
     _check_heatmaps(pred_logits, gt_heatmap)
     tables = expand_tables(class_weight, pred_logits.shape[1], pred_logits.shape[0])
     return _focal_loss(pred_logits, gt_heatmap, None, tables, alpha, beta, reduction)
@@ -108,16 +108,16 @@ def iou_balanced_penalty_reduced_focal_loss(
     Args:
         pos_iou: (P,) IoU of the box decoded at each centre with its ground truth, in the order
             of `(gt_heatmap == 1).nonzero()`. Not looked at where eta is 0.
-        eta: exponent of the IoU, at least 0; 1.5 in the paper (Table 3).
+        eta: exponent of the IoU, in [0, 100]; 1.5 in the paper (Table 3).
         pred_logits, gt_heatmap, class_weight, alpha, beta, reduction: see
             `penalty_reduced_focal_loss`.
         across_processes: take Eq. 4's two sums over the centres of all processes.
 
     Raises:
-        ValueError: as `penalty_reduced_focal_loss`; or `pos_iou` is not (P,), or eta is below 0.
+        ValueError: as `penalty_reduced_focal_loss`; `pos_iou` is not (P,); or eta is not as above.
     """
     check_reduction(reduction)
-    check_non_negative(alpha=alpha, beta=beta, eta=eta)
+    check_exponents(alpha=alpha, beta=beta, eta=eta)
     _check_heatmaps(pred_logits, gt_heatmap)
     tables = expand_tables(class_weight, pred_logits.shape[1], pred_logits.shape[0])
     balance = None
@@ -139,7 +139,7 @@ class PenaltyReducedFocalLoss(nn.Module):
     def __init__(self, *, alpha: float = 2.0, beta: float = 4.0, reduction: str = "sum"):
         super().__init__()
         check_reduction(reduction)
-        check_non_negative(alpha=alpha, beta=beta)
+        check_exponents(alpha=alpha, beta=beta)
         self.alpha, self.beta, self.reduction = alpha, beta, reduction
 
     def forward(self, pred_logits: Tensor, gt_heatmap: Tensor, *, class_weight=None) -> Tensor:
@@ -176,7 +176,8 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
     ):
         super().__init__()
         check_reduction(reduction)
-        check_non_negative(eta=eta, alpha=alpha, beta=beta)
+        check_exponents(eta=eta, alpha=alpha, beta=beta)
+        check_flags(across_processes=across_processes)
         self.eta, self.alpha, self.beta = eta, alpha, beta
         self.reduction, self.across_processes = reduction, across_processes
 

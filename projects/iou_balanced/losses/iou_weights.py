@@ -16,12 +16,37 @@ def all_reduce_sum(x: Tensor) -> Tensor:
     return x
 
 
-def _sums(terms: Tensor, iou_power: Tensor, across_processes: bool) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def iou_power_sums(
+    terms: Tensor, pos_iou: Tensor, exponent: float, *, across_processes: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The two sums that Eq. 4 and 7 are the ratio of.
+
+    Args:
+        terms, pos_iou, exponent, across_processes: see `iou_ratio_weights`.
+
+    Returns:
+        iou^exponent of each positive, (P,), and the sums of the terms and of iou^exponent times
+        the terms, (2,); float64.
+    """
+    # In float64, because iou^exponent of a poor box underflows in float32 and the ratio of the
+    # two sums would overflow; P numbers cost nothing.
+    terms = terms.double()
+    iou_power = pos_iou.double() ** exponent
     sums = torch.stack([terms.sum(), (iou_power * terms).sum()])
     if across_processes:
         # Every process takes part, also one without positives: it adds zeros.
         sums = all_reduce_sum(sums)
-    return sums[0], sums[1]
+    return iou_power, sums
+
+
+@torch.no_grad()
+def weights_from_sums(iou_power: Tensor, sums: Tensor) -> Tensor:
+    """(P,) weights of Eq. 4 and 7 from what `iou_power_sums` gives."""
+    total, weighted = sums
+    weights = torch.where(weighted > 0, iou_power * (total / weighted), 1.0)
+    # A NaN stays visible: it is the caller's business to stop at a loss that is not finite.
+    return torch.where(weighted.isnan(), weighted, weights)
 
 
 @torch.no_grad()
@@ -44,26 +69,5 @@ def iou_ratio_weights(
     """
     if exponent == 0:
         return torch.ones_like(terms)
-    # In float64, because iou^exponent of a poor box underflows in float32 and the ratio of the
-    # two sums would overflow; P numbers cost nothing.
-    terms64 = terms.double()
-    iou_power = pos_iou.double() ** exponent
-    total, weighted = _sums(terms64, iou_power, across_processes)
-    weights = torch.where(weighted > 0, iou_power * (total / weighted), 1.0)
-    # A NaN stays visible: it is the caller's business to stop at a loss that is not finite.
-    weights = torch.where(weighted.isnan(), weighted, weights)
-    return weights.to(terms.dtype)
-
-
-@torch.no_grad()
-def iou_sum_ratio(
-    terms: Tensor, pos_iou: Tensor, exponent: float, *, across_processes: bool = False
-) -> float | None:
-    """sum(terms) / sum(iou^exponent * terms): the w_loc that leaves this sum unchanged.
-
-    None where there is nothing to measure: no positives, or every weighted term is 0.
-    """
-    terms64 = terms.double()
-    total, weighted = _sums(terms64, pos_iou.double() ** exponent, across_processes)
-    ratio = (total / weighted).item()
-    return ratio if 0 < ratio < float("inf") else None
+    sums = iou_power_sums(terms, pos_iou, exponent, across_processes=across_processes)
+    return weights_from_sums(*sums).to(terms.dtype)

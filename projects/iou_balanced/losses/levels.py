@@ -33,10 +33,10 @@ def split_levels(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> l
         gt_labels: (...,), or (N, R) with the levels one after the other.
 
     Raises:
-        ValueError: the shapes do not fit.
+        ValueError: the shapes do not fit, or a label on the CPU is not in -1..K.
     """
     if isinstance(pred_logits, Tensor):
-        check_labels(pred_logits, gt_labels)
+        check_labels(pred_logits, gt_labels, pred_logits.shape[-1])
         positives = index_rows(gt_labels, pred_logits.shape[-1])
         return [Part(pred_logits, gt_labels, positives, slice(None))]
     shapes = [tuple(x.shape) for x in pred_logits]
@@ -49,9 +49,8 @@ def split_levels(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> l
         )
     num_images, num_anchors, num_classes = shapes[0][0], sum(s[1] for s in shapes), shapes[0][2]
     # A tensor of the whole shape without memory, for the same check and message.
-    check_labels(
-        pred_logits[0].new_empty(1).expand(num_images, num_anchors, num_classes), gt_labels
-    )
+    whole = pred_logits[0].new_empty(1).expand(num_images, num_anchors, num_classes)
+    check_labels(whole, gt_labels, num_classes)
     sizes = [shape[1] for shape in shapes]
     levels, places = index_levels(gt_labels, sizes, num_classes)
     labels = gt_labels.split(sizes, dim=1)

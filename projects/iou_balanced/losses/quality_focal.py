@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .checks import check_non_negative, check_pos_iou, check_reduction
+from .checks import check_exponents, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
 from .focal import reduce_parts, tables_for
 from .levels import count_positives, split_levels
@@ -32,14 +32,14 @@ def quality_focal_loss(
     Args:
         pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
             `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
-        beta: focusing exponent, at least 0; 2 in the paper.
+        beta: focusing exponent, in [0, 100]; 2 in the paper.
         pred_logits, gt_labels, class_weight, reduction: see `sigmoid_focal_loss`.
 
     Raises:
-        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or beta is below 0.
+        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or beta is not as above.
     """
     check_reduction(reduction)
-    check_non_negative(beta=beta)
+    check_exponents(beta=beta)
     parts = split_levels(pred_logits, gt_labels)
     check_pos_iou(pos_iou, count_positives(parts))
     tables = tables_for(class_weight, parts[0].logits)
@@ -56,7 +56,7 @@ class QualityFocalLoss(nn.Module):
     def __init__(self, *, beta: float = 2.0, reduction: str = "sum"):
         super().__init__()
         check_reduction(reduction)
-        check_non_negative(beta=beta)
+        check_exponents(beta=beta)
         self.beta, self.reduction = beta, reduction
 
     def forward(

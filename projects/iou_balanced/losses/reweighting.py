@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .checks import check_fraction, is_number
+
 HATS = ("base", "power")
 
 
@@ -55,7 +57,7 @@ def effective_number_weights(
     Raises:
         ValueError: as `inverse_frequency_weights`, or beta is not in [0, 1).
     """
-    if not 0 <= beta < 1:
+    if not is_number(beta) or not 0 <= beta < 1:
         raise ValueError(f"Expected argument `beta` to be in [0, 1), but got {beta!r}")
     counts = _floored(_check_counts(counts, floor), floor)
     if beta == 0:
@@ -144,12 +146,6 @@ def tail_classes(image_counts: Sequence[float] | Tensor, tail_ratio: float = 0.0
     return below[(ratios - tail_ratio).abs().argmin()]
 
 
-def check_fraction(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"Expected argument `{name}` to be in [0, 1], but got {value!r}")
-
-
 def _floored(counts: Tensor, floor: float | None) -> Tensor:
     return counts if floor is None else counts.clamp(min=floor)
 
@@ -173,6 +169,6 @@ def _check_counts(
                 "their weights would be infinite: leave them out of the data set, or give `floor`, "
                 "a number of instances that such a class counts as having"
             )
-    if floor is not None and not floor > 0:
+    if floor is not None and not (is_number(floor) and 0 < floor < math.inf):
         raise ValueError(f"Expected argument `floor` to be greater than 0, but got {floor!r}")
     return counts

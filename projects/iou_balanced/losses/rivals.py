@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .checks import check_flags, check_fraction
 from .class_balance import ClassBalance
 from .class_tables import ClassWeights
 from .reweighting import (
-    check_fraction,
     effective_number_weights,
     inverse_frequency_weights,
     schedule_weights,
@@ -61,6 +61,7 @@ class ClassBalanced(ClassBalance):
             intensity=intensity,
             allow_other_counts=allow_other_counts,
         )
+        check_flags(normalize=normalize, per_sample=per_sample)
         inverse_frequency_weights([1], floor=floor)
         if beta is not None:
             effective_number_weights([1], beta)

@@ -6,6 +6,8 @@ normalised epoch in [0, 1]: 0 is unweighted, 1 has the full weights.
 
 from torch import nn
 
+from .checks import check_non_negative
+
 LAMBDAS = ("last", "total", "next")
 UPDATES = ("epoch", "iteration")
 
@@ -44,10 +46,7 @@ def linear_schedule(
 
 
 def check_epochs(total_epochs: float, deferred_epochs: float) -> None:
-    if not deferred_epochs >= 0:
-        raise ValueError(
-            f"Expected argument `deferred_epochs` to be at least 0, but got {deferred_epochs!r}"
-        )
+    check_non_negative(deferred_epochs=deferred_epochs, total_epochs=total_epochs)
     if not total_epochs - 1 > deferred_epochs:
         raise ValueError(
             "Expected argument `total_epochs` to be greater than `deferred_epochs` + 1, because "

@@ -7,7 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import check_non_negative, check_reduction, reduce_terms, upcast
-from .localization import IoUBalancedLocalization, LocalizationLoss, iou_balanced_terms
+from .localization import (
+    MAX_WEIGHT,
+    MEASURE_ITERATIONS,
+    IoUBalancedLocalization,
+    LocalizationLoss,
+    iou_balanced_terms,
+)
 
 
 def _elementwise(pred_deltas: Tensor, gt_deltas: Tensor, beta: float) -> Tensor:
@@ -88,9 +94,8 @@ class IoUBalancedSmoothL1Loss(IoUBalancedLocalization, SmoothL1Loss):
 
     Args:
         lam, weight, beta, normalize, reduction: see the function; `weight` may be "auto", which
-            measures w_loc at the first call (see `IoUBalancedLocalization`).
-        across_processes: take Eq. 7's sums, and those of "auto", over all processes. Every
-            process then has to call the module equally often.
+            measures w_loc over the first iterations.
+        others: see `IoUBalancedLocalization`.
     """
 
     def __init__(
@@ -102,6 +107,9 @@ class IoUBalancedSmoothL1Loss(IoUBalancedLocalization, SmoothL1Loss):
         normalize: bool = False,
         reduction: str = "sum",
         across_processes: bool = True,
+        measure_from: int = 0,
+        measure_iterations: int = MEASURE_ITERATIONS,
+        max_weight: float = MAX_WEIGHT,
     ):
         super().__init__(
             lam=lam,
@@ -109,6 +117,9 @@ class IoUBalancedSmoothL1Loss(IoUBalancedLocalization, SmoothL1Loss):
             normalize=normalize,
             reduction=reduction,
             across_processes=across_processes,
+            measure_from=measure_from,
+            measure_iterations=measure_iterations,
+            max_weight=max_weight,
         )
         check_non_negative(beta=beta)
         self.beta = beta

@@ -15,7 +15,6 @@ from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from detectron2.utils import comm
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import PenaltyReducedFocalLoss, SmoothL1Loss
@@ -30,7 +29,7 @@ from .dense import InjectedLosses
 from .inputs import check_ground_truth
 from .normalizer import LossNormalizer
 from .positives import Positives, call_loss, needs_pos_iou, regression_loss
-from .state import warn_if_state_was_lost
+from .state import put_scalar, record_w_loc, warn_if_state_was_lost
 
 
 @META_ARCH_REGISTRY.register()
@@ -205,11 +204,10 @@ class CenterNet(InjectedLosses, DenseDetector):
             "loss_cls", divided by the number of centres, and "loss_box_reg", offset and size with
             their weights, divided by that of objects; scalars.
         """
-        storage = get_event_storage()
         if not self._state_checked:
-            warn_if_state_was_lost(self, storage)
+            warn_if_state_was_lost(self)
             self._state_checked = True
-        storage.put_scalar("num_objects", len(targets.cells) / max(len(targets.heatmap), 1))
+        put_scalar("num_objects", len(targets.cells) / max(len(targets.heatmap), 1))
 
         corner = targets.cells.flip(1).float() * self.stride
         at = [
@@ -235,9 +233,7 @@ class CenterNet(InjectedLosses, DenseDetector):
         loss_cls = call_loss(
             self.cls_loss, predictions.heatmap, targets.heatmap, pos_iou, class_weight
         )
-        w_loc = getattr(self.box_loss, "w_loc", None)
-        if w_loc is not None:
-            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
+        record_w_loc(self.box_loss)
         num_positives = self._num_positives(len(targets.cells), targets.num_centers)
         return {
             "loss_cls": loss_cls / self.cls_normalizer(num_positives["cls_normalizer"]),

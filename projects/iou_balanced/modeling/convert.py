@@ -102,6 +102,8 @@ def balance(
     across_processes: bool = True,
     rpn: bool = False,
     class_balance: DictConfig | None = None,
+    measure_from: int | None = None,
+    measure_iterations: int | None = None,
 ) -> DictConfig:
     """Turn the LazyConfig of a stock detector into that of the IoU-balanced one, in place.
 
@@ -130,6 +132,9 @@ def balance(
         class_balance: a LazyCall such as `L(BalanceOriented)(schedule=None)`, which weighs the
             classes in the classification loss; its `num_classes` is the model's. With eta=None
             and lam=None it is the only change. None keeps what the config has.
+        measure_from, measure_iterations: when a w_loc of "auto" is measured; None: as
+            `iou_balanced.losses.IoUBalancedLocalization` does. 0 and 1 are the paper's way, its
+            first iteration.
 
     Returns:
         `model`, for assignment: `cfg.model = balance(cfg.model)`.
@@ -140,7 +145,9 @@ def balance(
     """
     target = locate_target(model)
     dense = next((r for known, r in _DENSE.items() if _is(target, known)), None)
-    change = _Change(eta, lam, weight, beta, normalize, across_processes)
+    measure = {"measure_from": measure_from, "measure_iterations": measure_iterations}
+    measure = {name: value for name, value in measure.items() if value is not None}
+    change = _Change(eta, lam, weight, beta, normalize, across_processes, measure)
     if class_balance is not None:
         check_class_balance_node(class_balance, target)
     if dense is not None:
@@ -175,6 +182,7 @@ class _Change(NamedTuple):
     beta: float | str | None
     normalize: bool | None
     across_processes: bool
+    measure: dict[str, int]
 
 
 def _is(target, known: type) -> bool:
@@ -190,6 +198,12 @@ def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
         (node, recipe, change, _cls_loss(node, recipe, change), _box_loss(node, recipe, change))
         for node, recipe, change in nodes
     ]
+    measure = planned[0][2].measure
+    if measure and all(box_loss.get("weight") != "auto" for *_, box_loss in planned):
+        raise ValueError(
+            f"Expected argument `weight` to be 'auto' with {' and '.join(measure)}, which are "
+            f"about its measurement, but the box loss has {planned[0][-1].get('weight')!r}"
+        )
     for node, recipe, change, cls_loss, box_loss in planned:
         if not issubclass(locate_target(node), recipe.target):
             node._target_ = recipe.target
@@ -267,4 +281,6 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
             "normalize": normalize,
             "across_processes": change.across_processes,
         }
+        if weight == "auto":
+            arguments.update(change.measure)
     return _make(family, lam is not None, arguments)

@@ -5,16 +5,15 @@ Shapes: N images, Ri anchors of level i, R of all levels, K foreground classes, 
 
 import torch
 from detectron2.structures import Boxes
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import ClassWeights
 
 from .class_weighting import check_class_balance
-from .families import check_cls_loss
+from .families import check_cls_loss, check_modules
 from .inputs import check_ground_truth
 from .positives import classification_loss, gather_positives, regression_loss
-from .state import warn_if_state_was_lost
+from .state import put_scalar, record_w_loc, warn_if_state_was_lost
 
 
 class InjectedLosses:
@@ -36,9 +35,10 @@ class InjectedLosses:
         """Take the losses; called in the constructor, after `super().__init__`.
 
         Raises:
-            ValueError: `cls_loss` is for other targets, or `class_balance` does not go with it or
-                with the model's classes.
+            ValueError: a loss is no module; `cls_loss` is for other targets; or `class_balance`
+                does not go with it or with the model's classes.
         """
+        check_modules(cls_loss=cls_loss, box_loss=box_loss, loss_normalizer=loss_normalizer)
         check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps)
         check_class_balance(class_balance, cls_loss, self.num_classes)
         self.cls_loss, self.box_loss = cls_loss, box_loss
@@ -163,16 +163,15 @@ class InjectedLosses:
         Returns:
             The classification loss, the box loss and the number of positives; scalars.
         """
-        storage = get_event_storage()
         if not self._state_checked:
-            warn_if_state_was_lost(self, storage)
+            warn_if_state_was_lost(self)
             self._state_checked = True
         gt_labels = torch.stack(gt_labels)  # (N, R)
         pos_mask = self._positive_mask(gt_labels)
         positives = gather_positives(
             pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
         )
-        storage.put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
+        put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
         loss_box_reg, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives
         )
@@ -180,9 +179,7 @@ class InjectedLosses:
         if self.class_balance is not None:
             class_weight = self.class_balance(self._gt_classes, gt_labels)
         loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight)
-        w_loc = getattr(self.box_loss, "w_loc", None)
-        if w_loc is not None:
-            storage.put_scalar("w_loc", w_loc, smoothing_hint=False)
+        record_w_loc(self.box_loss)
         return loss_cls, loss_box_reg, pos_mask.sum()
 
     def classify(

@@ -65,6 +65,17 @@ def family_of(loss: type, families) -> Family | None:
     return next((f for f in families if loss in (f.plain, f.balanced)), None)
 
 
+def check_modules(**losses: nn.Module) -> None:
+    """Refuse what cannot be called, such as a number in the place of a loss.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    for name, loss in losses.items():
+        if not callable(loss):
+            raise ValueError(f"Expected argument `{name}` to be a module, but got {loss!r}")
+
+
 def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool) -> None:
     """Refuse a classification loss of ours that is called with the other kind of targets.
 

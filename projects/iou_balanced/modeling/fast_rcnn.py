@@ -9,7 +9,6 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.fast_rcnn import _log_classification_stats
 from detectron2.structures import Instances
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import (
@@ -21,7 +20,8 @@ from iou_balanced.losses import (
 
 from .class_weighting import check_class_balance, weights_by_row
 from .positives import Positives, call_loss, regression_loss
-from .two_stage import check_losses, choose_box_loss, record_w_loc, warn_at_first_call
+from .state import event_storage, record_w_loc
+from .two_stage import check_losses, choose_box_loss, warn_at_first_call
 
 
 class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
@@ -121,13 +121,13 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             "loss_cls" and "loss_box_reg", scalars.
         """
         pred_logits, pred_deltas = predictions
-        storage = get_event_storage()
-        warn_at_first_call(self, storage)
+        warn_at_first_call(self)
         if proposals:
             gt_classes = torch.cat([p.gt_classes for p in proposals])
         else:
             gt_classes = torch.zeros(0, dtype=torch.int64, device=pred_logits.device)
-        _log_classification_stats(pred_logits, gt_classes)
+        if event_storage() is not None:
+            _log_classification_stats(pred_logits, gt_classes)
 
         # No early return without positives: over several processes every one has to take part in
         # the sums of the losses.
@@ -142,7 +142,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
                 self.class_balance(self.gt_classes, by_image), [len(x) for x in by_image]
             )
         loss_cls = call_loss(self.cls_loss, pred_logits, gt_classes, pos_iou, class_weight)
-        record_w_loc(self.box_loss, storage)
+        record_w_loc(self.box_loss)
 
         num_proposals = max(gt_classes.numel(), 1)
         losses = {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg}

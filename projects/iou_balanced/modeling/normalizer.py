@@ -1,6 +1,7 @@
 """The number that a dense detector divides its losses by."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -8,7 +9,8 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from iou_balanced.losses import ClassBalance
+from iou_balanced.losses import ClassBalance, IoUBalancedLocalization
+from iou_balanced.losses.checks import check_flags, is_number
 from iou_balanced.losses.iou_weights import all_reduce_sum
 
 
@@ -26,6 +28,9 @@ class LossNormalizer(nn.Module):
         initial: value before the first batch, counted over the whole batch. Detectron2's 100 by
             default; None starts at the first batch's number.
         across_processes: False counts each process by itself, as Detectron2 does.
+
+    Raises:
+        ValueError: a value is not as above.
     """
 
     def __init__(
@@ -36,8 +41,14 @@ class LossNormalizer(nn.Module):
         across_processes: bool = True,
     ):
         super().__init__()
-        if not 0 <= momentum < 1:
-            raise ValueError(f"Expected argument `momentum` to be in [0, 1), but got {momentum}")
+        if not is_number(momentum) or not 0 <= momentum < 1:
+            raise ValueError(f"Expected argument `momentum` to be in [0, 1), but got {momentum!r}")
+        if initial is not None and not (is_number(initial) and 0 < initial < math.inf):
+            raise ValueError(
+                "Expected argument `initial` to be a number greater than 0, or None, "
+                f"but got {initial!r}"
+            )
+        check_flags(across_processes=across_processes)
         self.momentum, self.initial = momentum, initial
         self.across_processes = across_processes
         self.average: float | None = None
@@ -110,7 +121,7 @@ def whole_batch(model: nn.Module, micro_batches: Sequence[list[dict]]) -> Iterat
     The divisor of a dense detector is known only after the last part, when the gradients of the
     others have been taken; and the losses may have several. So the positives, which do not depend
     on the weights, are counted first, and so are the objects of each class where a class weight
-    depends on several images.
+    depends on several images. A w_loc of "auto" is measured over all parts.
 
     Args:
         model: the detector, wrapped for several processes or not. With `count_positives` (see
@@ -135,7 +146,10 @@ def whole_batch(model: nn.Module, micro_batches: Sequence[list[dict]]) -> Iterat
         if isinstance(module, ClassBalance) and name not in modules:
             gt_classes = [x["instances"].gt_classes for x in chain(*micro_batches)]
             modules[name], counts[name] = module, module.batch_statistics(gt_classes, None)
+    box_losses = [x for x in model.modules() if isinstance(x, IoUBalancedLocalization)]
     with contextlib.ExitStack() as stack:
+        for module in box_losses:
+            stack.enter_context(module.whole_batch())
         for name, module in modules.items():
             if not hasattr(module, "whole_batch"):
                 raise ValueError(

@@ -7,7 +7,6 @@ import torch
 from detectron2.config import configurable
 from detectron2.modeling.proposal_generator import RPN
 from detectron2.structures import Boxes
-from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from iou_balanced.losses import (
@@ -17,7 +16,8 @@ from iou_balanced.losses import (
 )
 
 from .positives import call_loss, gather_positives, regression_loss
-from .two_stage import check_losses, choose_box_loss, record_w_loc, warn_at_first_call
+from .state import put_scalar, record_w_loc
+from .two_stage import check_losses, choose_box_loss, warn_at_first_call
 
 
 class BalancedRPN(RPN):
@@ -112,8 +112,7 @@ class BalancedRPN(RPN):
             "loss_rpn_cls" and "loss_rpn_loc", scalars divided by the number of anchors that
             were to be sampled.
         """
-        storage = get_event_storage()
-        warn_at_first_call(self, storage)
+        warn_at_first_call(self)
         num_images = len(gt_labels)
         gt_labels = torch.stack(gt_labels)  # (N, R)
         pos_mask, sampled = gt_labels == 1, gt_labels >= 0
@@ -125,14 +124,14 @@ class BalancedRPN(RPN):
         pred_logits = torch.cat(pred_objectness_logits, dim=1)[sampled]  # (S,)
         labels = 1 - gt_labels[sampled].long()
         num_pos = len(positives.anchors)
-        storage.put_scalar("rpn/num_pos_anchors", num_pos / num_images)
-        storage.put_scalar("rpn/num_neg_anchors", (len(labels) - num_pos) / num_images)
+        put_scalar("rpn/num_pos_anchors", num_pos / num_images)
+        put_scalar("rpn/num_neg_anchors", (len(labels) - num_pos) / num_images)
 
         loss_loc, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives
         )
         loss_cls = call_loss(self.cls_loss, pred_logits[:, None], labels, pos_iou)
-        record_w_loc(self.box_loss, storage, "rpn/w_loc")
+        record_w_loc(self.box_loss, "rpn/w_loc")
 
         normalizer = self.batch_size_per_image * num_images
         losses = {"loss_rpn_cls": loss_cls, "loss_rpn_loc": loss_loc}

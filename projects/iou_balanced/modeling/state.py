@@ -2,6 +2,7 @@
 
 import logging
 
+from detectron2.utils import events
 from detectron2.utils.events import EventStorage
 from torch import nn
 
@@ -10,12 +11,35 @@ from iou_balanced.losses import ClassBalance
 logger = logging.getLogger(__name__)
 
 
-def warn_if_state_was_lost(model: nn.Module, storage: EventStorage) -> None:
+def event_storage() -> EventStorage | None:
+    """Detectron2's current event storage; None outside of one, where nothing is logged."""
+    if hasattr(events, "has_event_storage"):  # the main branch
+        return events.get_event_storage() if events.has_event_storage() else None
+    return events._CURRENT_STORAGE_STACK[-1] if events._CURRENT_STORAGE_STACK else None
+
+
+def put_scalar(name: str, value: float, **kwargs) -> None:
+    """`EventStorage.put_scalar`, where there is a storage."""
+    storage = event_storage()
+    if storage is not None:
+        storage.put_scalar(name, value, **kwargs)
+
+
+def record_w_loc(box_loss: nn.Module, name: str = "w_loc") -> None:
+    """Log the w_loc in force, in the storage's scope, which tells the stages of a cascade apart."""
+    w_loc = getattr(box_loss, "w_loc", None)
+    if w_loc is not None:
+        put_scalar(name, w_loc, smoothing_hint=False)
+
+
+def warn_if_state_was_lost(model: nn.Module) -> None:
     """Say so where training goes on in mid-run and the losses' state did not come back.
 
-    Call it before the first batch counts. Detectron2's own loops know nothing of this state; a
+    Call it before the first batch counts; outside of an event storage nobody knows the iteration.
+    Detectron2's own loops know nothing of this state; a
     trainer with `iou_balanced.engine.ResumeStateHook` keeps it.
     """
+    storage = event_storage()
     states = {
         name: state
         for name, module in model.named_modules()
@@ -24,7 +48,7 @@ def warn_if_state_was_lost(model: nn.Module, storage: EventStorage) -> None:
         and (state := module.resume_state_dict())
     }
     fresh = all(value is None for state in states.values() for value in state.values())
-    if storage.iter > 0 and states and fresh:
+    if storage is not None and storage.iter > 0 and states and fresh:
         logger.warning(
             "Training goes on at iteration %d without the state of %s: moving averages and a w_loc "
             "of 'auto' start afresh. Register iou_balanced.engine.ResumeStateHook(model) with the "

@@ -1,9 +1,8 @@
 """What the losses of RPN and of the box head share."""
 
-from detectron2.utils.events import EventStorage
 from torch import nn
 
-from .families import box_family
+from .families import box_family, check_modules
 from .state import warn_if_state_was_lost
 
 
@@ -22,8 +21,9 @@ def check_losses(
         reason: what is asked for instead; continues the error's "to be".
 
     Raises:
-        ValueError: a loss is one of these or gives no sum, or the boxes are rotated.
+        ValueError: a loss is no module, is one of these or gives no sum, or the boxes are rotated.
     """
+    check_modules(cls_loss=cls_loss, box_loss=box_loss)
     if isinstance(cls_loss, refused):
         raise ValueError(
             f"Expected argument `cls_loss` to be {reason}, but got {type(cls_loss).__name__}"
@@ -60,17 +60,10 @@ def choose_box_loss(box_loss: nn.Module | None, box_reg_loss_type: str, beta: fl
     return box_loss
 
 
-def warn_at_first_call(stage: nn.Module, storage: EventStorage) -> None:
+def warn_at_first_call(stage: nn.Module) -> None:
     """`warn_if_state_was_lost` for a stage with `box_loss`, before its first batch counts."""
     if not stage.state_checked:
         # Only a w_loc of "auto" is state; a number has nothing to lose.
         if getattr(stage.box_loss, "w_loc", 0.0) is None:
-            warn_if_state_was_lost(stage, storage)
+            warn_if_state_was_lost(stage)
         stage.state_checked = True
-
-
-def record_w_loc(box_loss: nn.Module, storage: EventStorage, name: str = "w_loc") -> None:
-    """Put the w_loc in force into the storage, whose scope tells the stages of a cascade apart."""
-    w_loc = getattr(box_loss, "w_loc", None)
-    if w_loc is not None:
-        storage.put_scalar(name, w_loc, smoothing_hint=False)

@@ -3,6 +3,8 @@
 from detectron2.config import CfgNode
 from torch import nn
 
+from iou_balanced.losses.localization import MEASURE_ITERATIONS
+
 from .families import FOCAL, Family, box_family
 from .normalizer import LossNormalizer
 
@@ -24,9 +26,12 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
     node.CLS_ETA = 1.5
     # lambda of Eq. 6; 0.0 is the plain localization loss, times LOC_WEIGHT.
     node.LOC_LAMBDA = 1.5
-    # w_loc of Eq. 6: a number, or None to measure it at the first iteration ("auto"); for CenterNet
-    # None is Eq. 7.
+    # w_loc of Eq. 6: a number, or None to measure it ("auto"); for CenterNet None is Eq. 7.
     node.LOC_WEIGHT = None
+    # When it is measured: iterations to let pass, and iterations with positives that it takes. 0
+    # and 1 are the paper's way, its first iteration.
+    node.LOC_MEASURE_FROM = 0
+    node.LOC_MEASURE_ITERATIONS = MEASURE_ITERATIONS
     # Eq. 7 instead of Eq. 6; LOC_WEIGHT has to be a number then, usually 1.
     node.LOC_NORMALIZE = False
     # Take the normaliser and the sums of Eq. 4, 7 and "auto" over all processes.
@@ -77,6 +82,8 @@ def make_losses(
             "weight": weight,
             "normalize": normalize,
             "across_processes": node.ACROSS_PROCESSES,
+            "measure_from": node.LOC_MEASURE_FROM,
+            "measure_iterations": node.LOC_MEASURE_ITERATIONS,
         }
     return {"cls_loss": cls_loss(**cls_arguments), "box_loss": box_loss(**box_arguments)}
 
