@@ -19,7 +19,7 @@ from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
 from iou_balanced.losses import ClassBalance
-from iou_balanced.modeling.centernet_head import CenterNetPredictions
+from iou_balanced.modeling.centernet.head import CenterNetPredictions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs/COCO"
 

@@ -7,7 +7,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from iou_balanced.data import registration
+from iou_balanced.data.datasets import registration
 
 
 @pytest.fixture(autouse=True)

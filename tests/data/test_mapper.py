@@ -20,7 +20,7 @@ from iou_balanced.data import (
     PhotometricDistortion,
     RandomExpand,
 )
-from iou_balanced.data.augmentations import KeepCentersCropTransform
+from iou_balanced.data.transforms.augmentations import KeepCentersCropTransform
 
 W, H = 60, 40
 

@@ -15,10 +15,10 @@ from iou_balanced.engine.train import check_config
 from iou_balanced.losses import BalanceOriented
 from iou_balanced.modeling import LossNormalizer
 
+from ..modeling.centernet.test_centernet import small_centernet
 from ..modeling.detector_mixin import make_input, small_retinanet, without_boxes
-from ..modeling.foveabox_models import small_foveabox
-from ..modeling.ssd_models import small_ssd
-from ..modeling.test_centernet import small_centernet
+from ..modeling.foveabox.foveabox_models import small_foveabox
+from ..modeling.ssd.ssd_models import small_ssd
 from ..modeling.test_fcos import plain as plain_fcos
 from .helpers import load_checkpoint, make_args, tiny_config
 from .test_trainer import Model, sample

@@ -4,7 +4,7 @@ from functools import partial
 
 from torch.nn.parallel import DistributedDataParallel
 
-from ..modeling.test_centernet import small_centernet
+from ..modeling.centernet.test_centernet import small_centernet
 from ..processes import run_in_two_processes
 from .test_accumulation import assert_same_training, batches, plain_retinanet, train
 from .test_accumulation_statistics import with_class_weights

@@ -8,14 +8,14 @@ from detectron2.utils.events import EventStorage, get_event_storage
 
 from iou_balanced import balance
 from iou_balanced.engine import Trainer
-from iou_balanced.engine.part_storage import mean_of_parts
+from iou_balanced.engine.micro_batch_storage import mean_of_parts
 from iou_balanced.losses import BalanceOriented, ConstantSchedule
 from iou_balanced.modeling.normalizer import whole_batch
 
+from ..modeling.centernet.test_centernet import small_centernet
 from ..modeling.detector_mixin import make_input, without_boxes
-from ..modeling.foveabox_models import small_foveabox
-from ..modeling.rcnn_models import small_faster_rcnn
-from ..modeling.test_centernet import small_centernet
+from ..modeling.foveabox.foveabox_models import small_foveabox
+from ..modeling.rcnn.rcnn_models import small_faster_rcnn
 from .test_accumulation import assert_same_training, batches, plain_retinanet, train
 
 

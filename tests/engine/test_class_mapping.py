@@ -19,7 +19,7 @@ from iou_balanced.engine import UserError
 from iou_balanced.engine.checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
 from iou_balanced.engine.class_mapping import ClassMapping
 from iou_balanced.engine.lazy_class_names import init_classes_of, training_classes
-from iou_balanced.modeling.ssd_head import SSDHead
+from iou_balanced.modeling.ssd.head import SSDHead
 
 from .helpers import tiny_config
 

@@ -9,7 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from omegaconf import OmegaConf
 from PIL import Image
 
-from iou_balanced.data import image_checks, register_coco_json, registration
+from iou_balanced.data import register_coco_json
+from iou_balanced.data.datasets import image_checks, registration
 from iou_balanced.engine import UserError, main
 from iou_balanced.engine.class_balance import count_classes
 from iou_balanced.engine.loader import prepare_masks

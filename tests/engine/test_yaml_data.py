@@ -6,7 +6,8 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from iou_balanced.data import register_coco_json, registration
+from iou_balanced.data import register_coco_json
+from iou_balanced.data.datasets import registration
 from iou_balanced.engine import BalancedDefaultTrainer, UserError
 from iou_balanced.formats.image_files import ImageError
 

@@ -21,7 +21,7 @@ from iou_balanced.losses import (
     sigmoid_focal_loss,
 )
 
-from . import paper_bofl as paper
+from ..losses import paper_bofl as paper
 
 N, R, K = 3, 7, 4
 # The last image has no positive, and the second no background.

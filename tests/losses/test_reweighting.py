@@ -10,7 +10,7 @@ from iou_balanced.losses import (
     tail_classes,
 )
 
-from . import paper_bofl as paper
+from ..losses import paper_bofl as paper
 
 COUNTS = [120, 7, 31, 60]
 

@@ -4,7 +4,7 @@ import pytest
 
 from iou_balanced.losses import ConstantSchedule, LinearSchedule, linear_schedule
 
-from . import paper_bofl as paper
+from ..losses import paper_bofl as paper
 
 
 class TestLinear:

@@ -12,10 +12,10 @@ from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from iou_balanced import losses
-from iou_balanced.modeling import default_boxes
+from iou_balanced.modeling.ssd import default_boxes
 
-from . import reference_foveabox as fovea
-from . import reference_ssd as ssd
+from .foveabox import reference_foveabox as fovea
+from .ssd import reference_ssd as ssd
 
 MODELS = Path(__file__).resolve().parents[2] / "configs/common/models"
 CLASSES = 3

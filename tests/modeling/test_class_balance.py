@@ -28,9 +28,9 @@ from .detector_mixin import (
     training_step,
     without_boxes,
 )
-from .foveabox_models import small_foveabox
-from .rcnn_models import make_mask_input, small_cascade_mask_rcnn, small_faster_rcnn
-from .ssd_models import small_ssd
+from .foveabox.foveabox_models import small_foveabox
+from .rcnn.rcnn_models import make_mask_input, small_cascade_mask_rcnn, small_faster_rcnn
+from .ssd.ssd_models import small_ssd
 from .test_fcos import small_fcos
 
 COUNTS, IMAGES = [60, 30, 10], [40, 25, 8]

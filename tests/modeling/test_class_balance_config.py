@@ -10,7 +10,7 @@ from iou_balanced.losses import BalanceOriented, QualityFocalLoss, SoftmaxCrossE
 from iou_balanced.modeling import BalancedFCOS
 
 from .detector_mixin import NUM_CLASSES, build, make_input, training_step
-from .rcnn_models import small_faster_rcnn
+from .rcnn.rcnn_models import small_faster_rcnn
 from .test_class_balance import MODELS, batch_of, bofl
 from .test_fcos import small_fcos
 

@@ -9,9 +9,9 @@ from iou_balanced import balance
 from iou_balanced.losses import BalanceOriented
 
 from ..processes import run_in_two_processes
+from .centernet.test_centernet import small_centernet
 from .detector_mixin import BOXES, CLASSES, build, gradients, make_input, small_retinanet
 from .detector_mixin import training_step as step
-from .test_centernet import small_centernet
 from .test_fcos import small_fcos
 
 MODELS = {"retinanet": small_retinanet, "fcos": small_fcos, "centernet": small_centernet}

@@ -8,13 +8,13 @@ from detectron2.utils import events
 from detectron2.utils.events import EventStorage
 
 from iou_balanced import balance
-from iou_balanced.modeling.state import event_storage
+from iou_balanced.modeling.loss_state import event_storage
 
-from . import box_heads, test_rpn
+from .centernet.test_centernet import small_centernet
 from .detector_mixin import build, make_input, small_retinanet
-from .foveabox_models import small_foveabox
-from .ssd_models import small_ssd
-from .test_centernet import small_centernet
+from .foveabox.foveabox_models import small_foveabox
+from .rcnn import box_heads, test_rpn
+from .ssd.ssd_models import small_ssd
 from .test_fcos import small_fcos
 
 

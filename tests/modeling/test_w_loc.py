@@ -10,6 +10,7 @@ from iou_balanced.engine import Trainer
 from iou_balanced.losses import GIoULoss
 from iou_balanced.losses.localization import MEASURE_ITERATIONS
 
+from .centernet.test_centernet import small_centernet
 from .detector_mixin import (
     build,
     check_finite,
@@ -18,10 +19,9 @@ from .detector_mixin import (
     training_step,
     without_boxes,
 )
-from .rcnn_models import small_cascade_mask_rcnn, small_faster_rcnn
-from .test_centernet import small_centernet
+from .rcnn.rcnn_models import small_cascade_mask_rcnn, small_faster_rcnn
 from .test_fcos import small_fcos
-from .test_yaml import small_yaml
+from .yaml.test_yaml import small_yaml
 
 
 def below_a_pixel():

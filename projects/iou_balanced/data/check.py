@@ -20,12 +20,12 @@ from pathlib import Path
 
 from detectron2.data import MetadataCatalog
 
+from iou_balanced.data.datasets.coco_json import register_coco_json
+from iou_balanced.data.datasets.voc import register_voc_dir
 from iou_balanced.files import write_atomically
 from iou_balanced.formats.class_names import match_class_names
 
-from .coco_json import register_coco_json
 from .data_report import check_data_set
-from .voc import register_voc_dir
 
 
 def _data_sets_of_config(config_file: str, overrides: list[str]) -> list[tuple[str, list[str]]]:

@@ -8,8 +8,8 @@ Image names in the file are relative to leftImg8bit/<split>.
 import argparse
 import sys
 
-from .cityscapes import SPLITS, export_cityscapes
-from .cityscapes_polygons import BOXES, GROUPS
+from iou_balanced.data.datasets.cityscapes import SPLITS, export_cityscapes
+from iou_balanced.data.datasets.cityscapes_polygons import BOXES, GROUPS
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,12 +11,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from tqdm import tqdm
 
+from iou_balanced.data.datasets.validation import CheckedLoader, validate_dataset_dicts
 from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.image_files import ImageError, read_header
 
 from .class_counts.table import format_class_table
 from .image_reading import pixel_range_of, wide_image_text
-from .validation import CheckedLoader, validate_dataset_dicts
 
 __all__ = ["DataReport", "check_data_set"]
 

@@ -10,7 +10,7 @@ from detectron2.data import DatasetMapper
 from detectron2.data import detection_utils as utils
 from detectron2.structures import BoxMode
 
-from .augmentations import transform_boxes
+from iou_balanced.data.transforms.augmentations import transform_boxes
 
 __all__ = ["BoxAwareDatasetMapper"]
 

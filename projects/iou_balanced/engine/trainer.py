@@ -16,7 +16,7 @@ from iou_balanced.losses.checks import check_counts, is_number
 from iou_balanced.modeling.normalizer import whole_batch
 
 from .errors import data_errors_as_user_errors
-from .part_storage import mean_of_parts
+from .micro_batch_storage import mean_of_parts
 
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -21,8 +21,9 @@ from detectron2.utils import comm
 
 from iou_balanced.backbones import register_weights_handler
 from iou_balanced.data import ClassCounts
-from iou_balanced.data.centernet_yaml import centernet_augmentations, centernet_canvas
 from iou_balanced.data.image_reading import NamedErrors, install_reader
+from iou_balanced.data.transforms.centernet import centernet_augmentations
+from iou_balanced.geometry.canvas import centernet_canvas
 from iou_balanced.modeling import CenterNet
 
 from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances

@@ -13,32 +13,33 @@ from detectron2.utils import comm
 from detectron2.utils.logger import create_small_table
 
 from iou_balanced.data.class_counts import ClassCounts
-from iou_balanced.evaluation.class_groups import (
+from iou_balanced.files import write_atomically
+from iou_balanced.formats.class_names import list_names
+
+from .class_groups import (
     TAIL_RATIO,
     ClassGroups,
     ap_by_class,
     format_ap_table,
 )
-from iou_balanced.evaluation.coco_ground_truth import (
+from .coco_ground_truth import (
     coco_api_of,
     empty_ground_truth,
     ground_truth_of,
     keep_converted,
 )
-from iou_balanced.evaluation.metrics import (
+from .metrics import (
     absent_classes_text,
     coco_metrics,
     find_scorer,
     score_nothing,
 )
-from iou_balanced.evaluation.result_files import (
+from .result_files import (
     check_result_file,
     write_metrics_csv,
     write_result_file,
 )
-from iou_balanced.evaluation.stock_coco import NoCategoryMap, empty_json_file, scored_by
-from iou_balanced.files import write_atomically
-from iou_balanced.formats.class_names import list_names
+from .stock_coco import NoCategoryMap, empty_json_file, scored_by
 
 METRICS_FILE = "coco_metrics.csv"
 RESULTS_FILE = "coco_instances_results.json"

@@ -11,11 +11,12 @@ from detectron2.structures import BoxMode, PolygonMasks
 from detectron2.utils.file_io import PathManager
 from pycocotools.coco import COCO
 
-from iou_balanced.evaluation.metrics import distinct_names
 from iou_balanced.files import write_atomically
 from iou_balanced.formats.class_names import match_class_names
 from iou_balanced.formats.coco_file import CocoFile
 from iou_balanced.formats.coco_ground_truth import CocoGroundTruth
+
+from .metrics import distinct_names
 
 __all__ = [
     "coco_api_of",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from iou_balanced.evaluation.localization import (
+from .localization import (
     IOU_EDGES,
     IOU_THRESHOLDS,
     MatchedDetections,

@@ -18,9 +18,10 @@ from pycocotools.coco import COCO
 from tabulate import tabulate
 
 from iou_balanced.evaluation import plots
-from iou_balanced.evaluation.localization import match_detections, rank_correlation
-from iou_balanced.evaluation.metrics import MAIN_METRICS
 from iou_balanced.files import write_atomically
+
+from .localization import match_detections, rank_correlation
+from .metrics import MAIN_METRICS
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,19 @@ from detectron2.utils import comm
 from tabulate import tabulate
 
 from iou_balanced.data.class_counts import ClassCounts
-from iou_balanced.evaluation.class_groups import TAIL_RATIO, ClassGroups
-from iou_balanced.evaluation.metrics import absent_classes_text
-from iou_balanced.evaluation.result_files import write_metrics_csv
-from iou_balanced.evaluation.voc_metrics import (
+from iou_balanced.files import write_atomically
+from iou_balanced.formats.class_names import match_class_names
+
+from .class_groups import TAIL_RATIO, ClassGroups
+from .metrics import absent_classes_text
+from .result_files import write_metrics_csv
+from .voc_metrics import (
     VOC_IOU_THRESHOLDS,
     Detections,
     GroundTruth,
     summarize_voc_ap,
     voc_average_precision,
 )
-from iou_balanced.files import write_atomically
-from iou_balanced.formats.class_names import match_class_names
 
 METRICS = ("11point", "area")
 METRICS_FILE = "voc_metrics.csv"

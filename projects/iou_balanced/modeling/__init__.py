@@ -1,23 +1,28 @@
 """Detectors that take their losses as arguments. Importing this registers them for yaml configs."""
 
-from .centernet import CenterBoxTransform, CenterNet
-from .centernet_head import CenterNetHead
-from .centernet_yacs import add_centernet_config
-from .class_balance_yacs import add_class_balance_config
-from .convert import balance
-from .default_boxes import DefaultBoxGenerator, match_default_boxes, ssd_box_sizes
-from .fast_rcnn import BalancedFastRCNNOutputLayers
+from iou_balanced.modeling.centernet.centernet import CenterBoxTransform, CenterNet
+from iou_balanced.modeling.centernet.head import CenterNetHead
+from iou_balanced.modeling.centernet.yaml import add_centernet_config
+from iou_balanced.modeling.conversion.balance import balance
+from iou_balanced.modeling.foveabox.foveabox import FoveaBox, FoveaBoxHead
+from iou_balanced.modeling.foveabox.targets import FoveaBoxTransform
+from iou_balanced.modeling.rcnn.fast_rcnn import BalancedFastRCNNOutputLayers
+from iou_balanced.modeling.rcnn.rcnn import BalancedGeneralizedRCNN
+from iou_balanced.modeling.rcnn.rpn import BalancedRPN
+from iou_balanced.modeling.ssd.default_boxes import (
+    DefaultBoxGenerator,
+    match_default_boxes,
+    ssd_box_sizes,
+)
+from iou_balanced.modeling.ssd.head import SSDHead
+from iou_balanced.modeling.ssd.ssd import SSD
+from iou_balanced.modeling.yaml.class_balance import add_class_balance_config
+from iou_balanced.modeling.yaml.losses import add_iou_balanced_config
+
 from .fcos import BalancedFCOS
-from .fovea_targets import FoveaBoxTransform
-from .foveabox import FoveaBox, FoveaBoxHead
 from .group_norm import HeadGroupNorm
 from .normalizer import LossNormalizer
-from .rcnn import BalancedGeneralizedRCNN
 from .retinanet import BalancedRetinaNet
-from .rpn import BalancedRPN
-from .ssd import SSD
-from .ssd_head import SSDHead
-from .yacs import add_iou_balanced_config
 
 __all__ = [
     "SSD",

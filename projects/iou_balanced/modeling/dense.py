@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from iou_balanced.losses import ClassWeights
 
 from .class_weighting import check_class_balance
-from .families import check_cls_loss, check_modules
-from .inputs import check_ground_truth
+from .ground_truth import check_ground_truth
+from .loss_families import check_cls_loss, check_modules
+from .loss_state import put_scalar, record_w_loc, warn_if_state_was_lost
 from .positives import classification_loss, gather_positives, regression_loss
-from .state import put_scalar, record_w_loc, warn_if_state_was_lost
 
 
 class InjectedLosses:

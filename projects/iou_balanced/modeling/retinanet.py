@@ -5,11 +5,11 @@ from detectron2.modeling import META_ARCH_REGISTRY, RetinaNet
 from torch import nn
 
 from iou_balanced.losses import SigmoidFocalLoss, SmoothL1Loss
+from iou_balanced.modeling.yaml.class_balance import class_balance_from_config
+from iou_balanced.modeling.yaml.losses import losses_from_config
 
-from .class_balance_yacs import class_balance_from_config
 from .dense import InjectedLosses
 from .normalizer import LossNormalizer
-from .yacs import losses_from_config
 
 
 @META_ARCH_REGISTRY.register()

@@ -1,0 +1,1 @@
+"""Data sets: registration, reading, checks."""

@@ -1,0 +1,1 @@
+"""Augmentations, for both of Detectron2's mappers and our own."""

@@ -1,0 +1,1 @@
+"""Geometry of images and boxes that data and models share: canvases, affine crops, polygons."""

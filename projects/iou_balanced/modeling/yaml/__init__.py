@@ -1,0 +1,1 @@
+"""Keys of yaml (yacs) configs that several detectors read."""
