@@ -17,6 +17,7 @@ from .closed_forms import (
     smooth_l1_gradient_bound_center,
     smooth_l1_gradient_bound_size,
 )
+from .compared_weightings import ClassBalanced, Equalization
 from .cross_entropy import (
     IoUBalancedCrossEntropyLoss,
     SoftmaxCrossEntropyLoss,
@@ -55,7 +56,6 @@ from .reweighting import (
     inverse_frequency_weights,
     tail_classes,
 )
-from .rivals import ClassBalanced, Equalization
 from .schedules import ConstantSchedule, LinearSchedule, linear_schedule
 from .smooth_l1 import IoUBalancedSmoothL1Loss, SmoothL1Loss, iou_balanced_smooth_l1_loss
 

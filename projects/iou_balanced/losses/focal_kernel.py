@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .checks import upcast
 from .class_tables import ClassWeights, image_of_rows
-from .row_index import Chunk, RowIndex
+from .positive_rows import Chunk, RowIndex
 
 
 def _focal(x: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .checks import check_labels
-from .row_index import RowIndex, index_levels, index_rows
+from .positive_rows import RowIndex, index_levels, index_rows
 
 
 class Part(NamedTuple):
