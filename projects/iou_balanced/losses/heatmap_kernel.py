@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from . import row_index
+from . import positive_rows
 from .checks import upcast
 from .class_tables import ClassWeights
 from .focal_kernel import _focal
@@ -23,7 +23,7 @@ def _chunks(shape: torch.Size, device: torch.device) -> Iterator[tuple[slice, sl
     if not shape.numel():
         return
     num_images, num_classes, height, width = shape
-    size = row_index._CHUNK.get(device.type, 1 << 24)
+    size = positive_rows._CHUNK.get(device.type, 1 << 24)
     images = max(size // (num_classes * height * width), 1)
     rows = min(max(size // (num_classes * width), 1), height)
     for image in range(0, num_images, images):
