@@ -1,4 +1,4 @@
-"""Balance-oriented focal loss and what it is compared with, as naively as they can be written: their reference.
+"""Balance-oriented focal loss and its rivals, as naively as can be: their reference.
 
 Loops over images, rows and classes, one float64 scalar at a time, written from the papers and not
 from the package. A weight is a Python float, so no gradient can flow through it. "Eq." and "Sec."
