@@ -117,12 +117,12 @@ def _with_argument(name: str, argument: str, message: str) -> dict[str, str]:
     sizes = [tuple(-(-side // divisor) * divisor for side in size) for size in SIZES]
     if "(H, H)" in value:
         sizes = [(max(size),) * 2 for size in sizes]
-    for size in sizes:
-        columns = _works(name, model_args={"img_size": size}, sizes=[size])
-    return {**columns, "size_divisibility": str(divisor)}
+    args = [{"model_args": {"img_size": size}, "sizes": [size]} for size in sizes]
+    _works(name, **args[0], frozen=False)
+    return {**_works(name, **args[1]), "size_divisibility": str(divisor)}
 
 
-def _works(name: str, *, sizes=SIZES, **args) -> dict[str, str]:
+def _works(name: str, *, sizes=SIZES, frozen: bool = True, **args) -> dict[str, str]:
     """The columns of a model that works.
 
     Raises:
@@ -139,7 +139,7 @@ def _works(name: str, *, sizes=SIZES, **args) -> dict[str, str]:
     return {
         "strides": " ".join(str(x.stride) for x in shapes.values()),
         "size_divisibility": str(divisor),
-        "frozen": _frozen(name, {**args, "out_features": list(shapes)[:-1]}),
+        "frozen": _frozen(name, {**args, "out_features": list(shapes)[:-1]}) if frozen else "",
     }
 
 
@@ -256,7 +256,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{args.check} models as in {DATA.name}")
         return
     records = read() if args.markdown else run()
-    MARKDOWN.write_text(timm_markdown.page(records), encoding="utf-8")
+    MARKDOWN.write_text(timm_markdown.page(records, large=LARGE), encoding="utf-8")
 
 
 if __name__ == "__main__":

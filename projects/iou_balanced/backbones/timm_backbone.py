@@ -28,9 +28,15 @@ class TimmBackbone(Backbone):
     """Feature maps of a timm model (`features_only=True`), called after their strides.
 
     The map of stride 2^i is "c<i>", as in the FPN paper (arXiv 1612.03144): "c2" to "c5" for
-    strides 4 to 32, where Detectron2's ResNet has "res2" to "res5". Stages after the last map in
-    use are left out; an HRNet, whose branches are mixed, has parameters without gradient yet where
-    a map is not in use. Weights are random until a checkpoint is loaded.
+    strides 4 to 32, where Detectron2's ResNet has "res2" to "res5". Weights are random until a
+    checkpoint is loaded.
+
+    Stages after the last map in use are left out. Parameters that still no map depends on, as in
+    an HRNet, whose branches are mixed, are frozen: distributed training would stop at them. A line
+    of the log counts them.
+
+    docs/timm_models.md lists which models work, which need an argument, and which have no such
+    maps. What images a model takes is found by trying small ones when it is built (`try_out`).
 
     Images are expected in RGB, normalised by `timm_pixel_stats`: give these as `pixel_mean` and
     `pixel_std` of the detector, and "RGB" as `image_format` of the data mappers.
@@ -44,12 +50,14 @@ class TimmBackbone(Backbone):
             layers as timm builds them, which is the only choice for models with other norms.
         freeze_at: all up to the layers of "c<freeze_at>" are frozen, parameters and BatchNorms:
             2 is the stem and the first stage of a ResNet, as in Detectron2. 0 is none.
-        model_args: more arguments for `timm.create_model`, for example `drop_path_rate`; a Swin
-            takes images of any size with `strict_img_size=False`.
+        model_args: more arguments for `timm.create_model`, for example `drop_path_rate`. A Swin
+            takes images of any size with `strict_img_size=False`. Where a model takes images of
+            one size only, `img_size=(H, W)` says which; smaller images are padded to it.
 
     Raises:
-        ValueError: there is no such model or map, its maps make no pyramid of strides 2^i, or it
-            has no BatchNorm for `norm`.
+        ValueError: there is no such model or map, its maps make no pyramid of strides 2^i, it
+            takes no images but those of one size, or it has no BatchNorm for `norm`. The message
+            names the argument that helps, if one does.
         ImportError: timm is not installed.
     """
 
@@ -84,7 +92,7 @@ class TimmBackbone(Backbone):
         self._out_feature_strides = dict(zip(available, info.reduction(), strict=True))
         trial = try_out(model, maps, model_args, build)
         self._divisor, self._image_size = trial.divisor, trial.image_size
-        # Distributed training stops at parameters that never get a gradient, unless frozen.
+        self.unused_parameters = frozenset(f"{PREFIX}.{key}" for key in trial.unused)
         for key in trial.unused:
             model.get_parameter(key).requires_grad = False
         if trial.unused:
@@ -101,7 +109,11 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) to the maps (N, C, H / stride, W / stride), finest first.
 
-        H and W have to be multiples of `size_divisibility`, as Detectron2's detectors pad them.
+        H and W have to be multiples of the coarsest stride, as Detectron2's detectors pad them;
+        to more than that, if the model needs it, they are padded here, and the maps cut.
+
+        Raises:
+            ValueError: an image is larger than the `img_size` of a model that takes one size only.
         """
         height, width = x.shape[2:]
         padded = self._pad(x)
