@@ -8,32 +8,34 @@ OUTCOMES = ["works", "needs argument", "refused", "not run"]
 INTRODUCTION = """\
 # timm's models as backbones
 
-What `TimmBackbone` makes of each of the {number} architectures of timm {version}. This page is made by
-`tools/list_timm.py` from [timm_models.csv](timm_models.csv), which has one line a model; for another timm,
-the tool tries them again. A name of timm may end in a tag of weights (`resnet50.a1_in1k`), which changes
-nothing here but for a few models.
+What `TimmBackbone` makes of each of the {number} architectures of timm {version}. This page is
+made by `tools/list_timm.py` from [timm_models.csv](timm_models.csv), which has one line a model;
+for another timm, the tool tries them again. A name may end in a tag of weights, as
+`resnet50.a1_in1k`, which changes the layers of a few models only.
 
-Works, without an argument or with the one that is named: {usable} of {number}. Each of these gave maps of exactly
-the declared strides and channels for images of 160 x 224 and 96 x 320, rounded up to what its sides have to be
-multiples of, and by shapes alone for 800 x 1312. Models of more than {large:.0f} million parameters
-were tried by shapes alone ({shapes} models), without numbers. What is refused is refused when the model is
-built, in one line that names the reason.
+{usable} of {number} work, alone or with the argument that is named. Each of these gave maps of
+exactly the declared strides and channels for images of 160 x 224 and 96 x 320, rounded up to what
+its sides have to be multiples of; and those that take any size, by shapes alone, for 800 x 1312.
+Models of more than {large:.0f} million parameters were tried by shapes alone, without numbers
+({shapes} of those that work). What is refused is refused when the model is built, in one line.
 """
 
 COLUMNS = """\
-**strides** are those of the maps: 4 8 16 32 are "c2" to "c5". **multiple** is the `size_divisibility` with all maps
-in use, to which images are padded, in the backbone itself where a neck asks for less. **frozen** counts the
-parameters that are frozen where the last map is left out, because the others do not depend on them; they would
-stop distributed training. **M** is millions of parameters, without the classifier.
+**strides** are those of the maps: 4 8 16 32 are "c2" to "c5". **multiple** is the
+`size_divisibility` with all maps in use: images are padded to it, in the backbone itself where a
+neck asks for less. **M** is millions of parameters, without the classifier. **frozen** counts the
+parameters that are frozen where the last map is left out, because the other maps do not depend on
+them; distributed training would stop at them.
 """
 
 ARGUMENTS = """\
 - `model_args={'strict_img_size': False}`: images of any size then.
-- `model_args={'img_size': (H, W)}`: images of this size. Choose multiples of the column **multiple** that no image
-  exceeds, or resize the images to fit: a larger image is an error. Smaller ones are padded to it, which costs time.
-  `(H, H)` has to be a square. Tables of positions have this size too, and those of a checkpoint another:
-  `train.allow_random_backbone=True` lets them start at random, and a warning names them.
-- `out_features=[...]`: the maps left out have other cells than their stride says.
+- `model_args={'img_size': (H, W)}`: images of this size, multiples of the column **multiple**.
+  Smaller images are padded to it, which costs time; a larger one is an error, so let the
+  augmentations bound both sides. `(H, H)` has to be a square. Tables of positions follow the size:
+  where a checkpoint has others, these start at random, which `train.allow_random_backbone=True`
+  allows and a warning lists.
+- `out_features=[...]`: the maps left out have other cells than their strides say.
 """
 
 
