@@ -28,6 +28,7 @@ import torch
 
 import timm_markdown
 from iou_balanced.backbones import TimmBackbone
+from iou_balanced.backbones.timm_trial import map_names
 from iou_balanced.files import write_atomically
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -54,7 +55,7 @@ class Record:
         frozen: parameters that are frozen where the last map is left out, because the others do not
             depend on them; empty where this was not found.
         parameters: in millions, without those of the classifier.
-        tried: "run" or "shapes".
+        tried: "run" or "shapes", of what works.
         reason: of what does not work.
         timm: its version.
     """
@@ -75,14 +76,18 @@ class Record:
 def try_model(name: str) -> Record:
     """Build and run one model in this process."""
     known = {"name": name, "family": timm.models.model_entrypoint(name).__module__.split(".")[-1]}
-    with torch.device("meta"):
-        count = _parameters(name)
-    large = count is None or count > LARGE
+    count, strides = _look(name)
     known["parameters"] = "" if count is None else f"{count / 1e6:.1f}"
-    known["tried"] = "shapes" if large else "run"
+    try:
+        map_names(name, strides)
+    except ValueError:  # refused whatever the numbers are
+        large = True
+    else:
+        large = count is None or count > LARGE
+    tried = {"tried": "shapes" if large else "run"}
     with torch.device("meta" if large else "cpu"):
         try:
-            return Record(**known, outcome="works", **_works(name))
+            return Record(**known, **tried, outcome="works", **_works(name))
         except ValueError as e:
             message = " ".join(str(e).split())
         except Exception as e:
@@ -91,22 +96,27 @@ def try_model(name: str) -> Record:
         if not remedy:
             reason = re.sub(rf"^Expected .*? but (got '?{re.escape(name)}'?, )?", "", message)
             return Record(**known, outcome="refused", reason=reason)
+        known["argument"] = remedy[1]
         try:  # what the message says
             found = _with_argument(name, remedy[1], message)
         except Exception as e:
-            return Record(**known, outcome="fails", argument=remedy[1], reason=repr(e)[:200])
-    return Record(**known, outcome="needs argument", argument=remedy[1], **found)
+            return Record(**known, outcome="fails", reason=repr(e)[:200])
+    return Record(**known, **tried, outcome="needs argument", **found)
 
 
-def _parameters(name: str) -> int | None:
-    try:
-        model = timm.create_model(name, features_only=True)
-    except Exception:  # no maps, or none that can be had on the meta device
+def _look(name: str) -> tuple[int | None, list[int]]:
+    """The number of parameters and the strides, without weights; None and no strides if unknown."""
+    strides = []
+    with torch.device("meta"):
         try:
-            model = timm.create_model(name, num_classes=0)
-        except Exception:
-            return None
-    return sum(p.numel() for p in model.parameters())
+            model = timm.create_model(name, features_only=True)
+            strides = model.feature_info.reduction()
+        except Exception:  # no maps, or none that can be had without weights
+            try:
+                model = timm.create_model(name, num_classes=0)
+            except Exception:
+                return None, strides
+    return sum(p.numel() for p in model.parameters()), strides
 
 
 def _with_argument(name: str, argument: str, message: str) -> dict[str, str]:
@@ -158,7 +168,7 @@ def _frozen(name: str, args: dict) -> str:
         model = TimmBackbone(name=name, **args)
     except Exception:  # shapes alone do not do for it, as where its own are made of numbers
         return ""
-    return str(sum(not p.requires_grad for p in model.parameters()))
+    return str(len(model.unused_parameters))
 
 
 def try_apart(name: str) -> Record:

@@ -264,6 +264,23 @@ def test_synchronised_norms_stay_frozen():
     assert any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
 
 
+def test_parameters_that_timm_fixes_are_in_use(monkeypatch):
+    create = timm.create_model
+
+    def with_a_fixed_one(*args, **kwargs):
+        model = create(*args, **kwargs)
+        model.conv1.weight.requires_grad = False
+        return model
+
+    monkeypatch.setattr(timm, "create_model", with_a_fixed_one)
+    assert not TimmBackbone(name="resnet18", out_features=["c2"]).unused_parameters
+
+
+def test_images_of_one_channel():
+    model = TimmBackbone(name="resnet18", out_features=["c3"], model_args={"in_chans": 1})
+    assert model(torch.zeros(1, 1, 64, 32))["c3"].shape[2:] == (8, 4)
+
+
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_built_where_nothing_is_trained(device):
     with torch.inference_mode(device == "cpu"), torch.device(device):

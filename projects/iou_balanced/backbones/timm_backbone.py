@@ -240,6 +240,7 @@ def _build(
         strides=tuple(strides[i] for i in indices),
         # Of models for images in NHWC, as Swin; those with a forward of their own are in NCHW.
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
+        in_channels=model_args.get("in_chans", 3),
     )
 
 

@@ -30,6 +30,7 @@ class Maps:
         indices: of these among the model's maps.
         strides: of these, in pixels.
         channels_last: the model gives (N, H, W, C), as Swin.
+        in_channels: C of the images.
     """
 
     model_name: str
@@ -37,9 +38,10 @@ class Maps:
     indices: tuple[int, ...]
     strides: tuple[int, ...]
     channels_last: bool
+    in_channels: int = 3
 
     def __call__(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to the maps (N, C, H / stride, W / stride), finest first.
+        """Images (N, in_channels, H, W) to the maps (N, C, H / stride, W / stride).
 
         Raises:
             OffStrideError: a map is a cell or more off.
@@ -186,7 +188,7 @@ def _runs(build: Build, model_args: Mapping, sizes: Sequence[Size]) -> bool:
 def _unused(
     model: nn.Module, maps: Maps, sizes: Sequence[Size], device: str | None = None
 ) -> tuple[str, ...]:
-    """Run images of these sizes, and name the parameters that have no path to a map."""
+    """Run images of these sizes, and name the trained parameters that have no path to a map."""
     trial = _copy(model, device).eval()
     first = next(trial.parameters())
     # Models built in inference mode cannot be trained, and record no graph.
@@ -195,9 +197,12 @@ def _unused(
     devices = [first.device] if first.is_cuda else []
     with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(graph):
         for size in sizes:
-            x = torch.zeros(1, 3, *size, dtype=first.dtype, device=first.device)
+            shape = (1, maps.in_channels, *size)
+            x = torch.zeros(shape, dtype=first.dtype, device=first.device)
             used |= _leaves(maps(trial, x).values())
-    return tuple(k for k, p in trial.named_parameters() if graph and id(p) not in used)
+    # Some models have fixed parameters of their own, as of positions, which are in use.
+    trained = [(k, p) for k, p in trial.named_parameters() if graph and p.requires_grad]
+    return tuple(k for k, p in trained if id(p) not in used)
 
 
 def _unused_by_shapes(model: nn.Module, maps: Maps, sizes: Sequence[Size]) -> tuple[str, ...]:
