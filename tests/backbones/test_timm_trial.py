@@ -178,7 +178,7 @@ ANY_SIZE = "to be a timm model that takes images of any size, but got '{}', whic
         (
             "pit_ti_224",
             {},
-            r"fails for 32 x 96 and knows no argument that helps: RuntimeError: The size of tensor",
+            r"fails for 32 x 288 and knows no argument that helps: RuntimeError: The size of",
         ),
     ],
 )
@@ -193,6 +193,7 @@ def test_a_model_of_one_size_is_refused_with_what_helps(name, kwargs, message):
     [
         ((128, 100), r"img_size of multiples of 64, because levit_128s .* got \(128, 100\)"),
         (160, r"img_size of multiples of 64, because levit_128s .* got \(160, 160\)"),
+        ((64, 0), r"`model_args` that timm builds levit_128s with, .*\(64, 0\)}: \w+Error: "),
     ],
 )
 def test_a_size_that_a_model_cannot_have(size, message):

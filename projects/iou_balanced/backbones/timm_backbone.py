@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .timm_create import create_features
-from .timm_trial import Maps, map_names, try_out
+from .timm_create import check_name, create_features, usual_side
+from .timm_trial import Maps, map_names, one_line, try_out
 
 logger = logging.getLogger(__name__)
 
@@ -215,7 +215,16 @@ def _build(
     name: str, out_features: Sequence[str] | None, model_args: Mapping
 ) -> tuple[nn.Module, Maps]:
     """The model up to the last map in use, and its maps."""
-    model = create_features(name, **model_args)
+    check_name(name)
+    try:
+        model = create_features(name, **model_args)
+    except Exception as e:  # an empty AssertionError, for example
+        if not model_args:
+            raise
+        raise ValueError(
+            f"Expected argument `model_args` that timm builds {name} with, but got "
+            f"{dict(model_args)}: {one_line(e)}"
+        ) from e
     available = map_names(name, model.feature_info.reduction())
     names = tuple(available if out_features is None else out_features)
     if not names or any(x not in available for x in names):
@@ -241,6 +250,7 @@ def _build(
         # Of models for images in NHWC, as Swin; those with a forward of their own are in NCHW.
         channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
         in_channels=model_args.get("in_chans", 3),
+        usual_side=usual_side(name, model_args.get("img_size")),
     )
 
 

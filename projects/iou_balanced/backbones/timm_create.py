@@ -1,6 +1,7 @@
 """timm's models by name, with errors that say what timm has instead."""
 
 import difflib
+from collections.abc import Sequence
 
 from torch import nn
 
@@ -37,6 +38,19 @@ def create_features(name: str, **kwargs) -> nn.Module:
     timm = _import_timm(name)
     check_name(name)
     return timm.create_model(name, **{"pretrained": False, **kwargs}, features_only=True)
+
+
+def usual_side(name: str, img_size: int | Sequence[int] | None = None) -> int:
+    """The longer side of the images that a model is built for, in pixels.
+
+    Args:
+        name: of the model.
+        img_size: that it is built with; timm's own for the model's weights where None.
+    """
+    if img_size is None:
+        known = _import_timm(name).get_pretrained_cfg(name)
+        img_size = 224 if known is None else known.input_size[1:]
+    return img_size if isinstance(img_size, int) else max(img_size)
 
 
 def check_name(name: str) -> str:

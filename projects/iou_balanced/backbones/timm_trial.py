@@ -31,6 +31,7 @@ class Maps:
         strides: of these, in pixels.
         channels_last: the model gives (N, H, W, C), as Swin.
         in_channels: C of the images.
+        usual_side: of the images that the model is built for, the longer one in pixels.
     """
 
     model_name: str
@@ -39,6 +40,7 @@ class Maps:
     strides: tuple[int, ...]
     channels_last: bool
     in_channels: int = 3
+    usual_side: int = 224
 
     def __call__(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         """Images (N, in_channels, H, W) to the maps (N, C, H / stride, W / stride).
@@ -98,10 +100,11 @@ def try_out(model: nn.Module, maps: Maps, model_args: Mapping, build: Build) -> 
     size = model_args.get("img_size")
     errors = []
     for divisor in divisors if size is None else [stride]:
-        # Odd multiples of it, which differ; and the smallest image.
-        sizes = [(divisor, 3 * divisor), (divisor, divisor)]
+        sizes = _sizes(maps, divisor)
         try:
-            unused = (_unused if divisor == stride else _unused_by_shapes)(model, maps, sizes)
+            if divisor > stride:  # larger images, most of which fail: without numbers first
+                _unused_by_shapes(model, maps, sizes)
+            unused = _unused(model, maps, sizes)
         except Exception as e:  # of timm's, which can be anything
             errors.append(e)
         else:
@@ -113,8 +116,17 @@ def try_out(model: nn.Module, maps: Maps, model_args: Mapping, build: Build) -> 
         return _one_size(model, maps, size)
     raise ValueError(
         "Expected argument `name` to be a timm model that takes images of any size, but got "
-        f"{maps.model_name!r}, which {_remedy(build, model_args, divisors, errors[0])}"
+        f"{maps.model_name!r}, which {_remedy(build, maps, model_args, divisors, errors[0])}"
     )
+
+
+def _sizes(maps: Maps, divisor: int) -> list[Size]:
+    """Odd multiples of `divisor`, which differ; and the smallest image.
+
+    The long side is longer than usual, where tables of positions may end, as MViTv2's do.
+    """
+    longest = max(3, maps.usual_side // divisor + 1) | 1
+    return [(divisor, longest * divisor), (divisor, divisor)]
 
 
 def _right_maps(model: nn.Module, maps: Maps) -> str:
@@ -125,7 +137,7 @@ def _right_maps(model: nn.Module, maps: Maps) -> str:
             maps, names=maps.names[i:], indices=maps.indices[i:], strides=maps.strides[i:]
         )
         try:
-            _unused(model, rest, [(stride, 3 * stride), (stride, stride)])
+            _unused(model, rest, _sizes(rest, stride))
         except Exception:
             continue
         return f"; out_features={list(rest.names)} has none such"
@@ -145,12 +157,14 @@ def _one_size(model: nn.Module, maps: Maps, size: int | Sequence[int]) -> Trial:
     except Exception as e:
         raise ValueError(
             f"Expected argument `model_args` with an img_size that {maps.model_name} can run, but "
-            f"got {size}: {_one_line(e)}"
+            f"got {size}: {one_line(e)}"
         ) from e
     return Trial(stride, size, unused)
 
 
-def _remedy(build: Build, model_args: Mapping, divisors: Sequence[int], error: Exception) -> str:
+def _remedy(
+    build: Build, maps: Maps, model_args: Mapping, divisors: Sequence[int], error: Exception
+) -> str:
     """The end of a sentence that begins with the model."""
     stride = divisors[0]
     any_size = {"strict_img_size": False}
@@ -166,8 +180,8 @@ def _remedy(build: Build, model_args: Mapping, divisors: Sequence[int], error: E
                     f"takes images of one size, to be given as model_args={{'img_size': {kind}}}: "
                     f"multiples of {divisor} that no image exceeds, because smaller ones are padded"
                 )
-    sides = " x ".join(map(str, (stride, 3 * stride)))
-    return f"fails for {sides} and knows no argument that helps: {_one_line(error)}"
+    size = " x ".join(map(str, _sizes(maps, stride)[0]))
+    return f"fails for {size} and knows no argument that helps: {one_line(error)}"
 
 
 def _runs(build: Build, model_args: Mapping, sizes: Sequence[Size]) -> bool:
@@ -242,7 +256,8 @@ def _leaves(tensors) -> set[int]:
     return leaves
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error is and says, in 160 characters of text at most."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     text = text if len(text) <= 160 else f"{text[:157]}..."
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
