@@ -221,12 +221,6 @@ def test_what_cannot_be_had_is_said(kwargs, message):
         TimmBackbone(**kwargs)
 
 
-def test_maps_of_other_sizes_than_their_strides_are_refused():
-    model = TimmBackbone(name="inception_v3", out_features=["c2"])
-    with pytest.raises(ValueError, match=r"c2 has cells of 4 pixels, but inception_v3 gives"):
-        model(torch.randn(2, 3, 96, 96))
-
-
 @pytest.mark.parametrize("call", [lambda n: TimmBackbone(name=n), timm_pixel_stats])
 def test_without_timm_the_error_names_the_extra(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)

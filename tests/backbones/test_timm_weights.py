@@ -142,6 +142,17 @@ def test_frozen_layers_without_weights_are_refused_with_the_way_out(downloads):
     load_initial_weights(Checkpointer(instantiate(cfg.model)), cfg)
 
 
+def test_parameters_without_use_do_not_stop_a_run_from_scratch(downloads):
+    cfg = load_config(MNV2, ["train.init_checkpoint=''"])
+    model = torch.nn.Module()
+    model.backbone = TimmBackbone(name="hrnet_w18_small", out_features=["c2", "c3"])
+    assert model.backbone.unused_parameters
+    load_initial_weights(Checkpointer(model), cfg)
+    model.backbone.timm.conv1.weight.requires_grad = False
+    with pytest.raises(UserError, match=r"and 1 parameters of the model are frozen"):
+        load_initial_weights(Checkpointer(model), cfg)
+
+
 def test_a_trained_model_is_saved_and_loaded(downloads, tmp_path):
     cfg = load_config(MNV2, ["model.num_classes=2"])
     models = [instantiate(cfg.model) for _ in range(2)]

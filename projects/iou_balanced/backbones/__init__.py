@@ -12,7 +12,8 @@ from .imagenet import (
     register_weights_handler,
 )
 from .resnext import make_resnext_stages
-from .timm_backbone import TimmBackbone, timm_pixel_stats
+from .timm_backbone import TimmBackbone
+from .timm_create import timm_pixel_stats
 from .timm_images import timm_images_warning
 from .vgg import SSDVGG, VGG16, L2Norm, SSDExtraLayers
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from iou_balanced.files import write_atomically
 
 from .timm_backbone import PREFIX as TIMM_PREFIX
-from .timm_backbone import create_features
+from .timm_create import create_features
 
 # Of images in 0..255, in RGB order.
 IMAGENET_RGB_MEAN = [123.675, 116.28, 103.53]

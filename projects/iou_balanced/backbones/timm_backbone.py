@@ -1,17 +1,22 @@
-"""Any convolutional or hierarchical model of timm as a Detectron2 backbone.
+"""timm's models with a pyramid of maps as Detectron2 backbones.
 
 Its ImageNet weights are a checkpoint like any other, so that nothing starts at random unnoticed:
 `train.init_checkpoint="timm://mobilenetv2_100.ra_in1k"` (see `register_weights_handler`).
 """
 
-import difflib
-import math
+import logging
 from collections.abc import Mapping, Sequence
 
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.modeling import Backbone
 from omegaconf import OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .timm_create import check_name, create_features, usual_side
+from .timm_trial import Maps, map_names, one_line, try_out
+
+logger = logging.getLogger(__name__)
 
 # The attribute of `TimmBackbone` that holds timm's model. Names of weights start with it, which
 # keeps Detectron2's matching by suffix from taking one layer's "conv1.weight" for another's.
@@ -23,9 +28,15 @@ class TimmBackbone(Backbone):
     """Feature maps of a timm model (`features_only=True`), called after their strides.
 
     The map of stride 2^i is "c<i>", as in the FPN paper (arXiv 1612.03144): "c2" to "c5" for
-    strides 4 to 32, where Detectron2's ResNet has "res2" to "res5". Stages after the last map in
-    use are left out; an HRNet, whose branches are mixed, has parameters without gradient yet where
-    a map is not in use. Weights are random until a checkpoint is loaded.
+    strides 4 to 32, where Detectron2's ResNet has "res2" to "res5". Weights are random until a
+    checkpoint is loaded.
+
+    Stages after the last map in use are left out. Parameters that still no map depends on, as in
+    an HRNet, whose branches are mixed, are frozen: distributed training would stop at them. A line
+    of the log counts them.
+
+    docs/timm_models.md lists which models work, which need an argument, and which have no such
+    maps. What images a model takes is found by trying small ones when it is built (`try_out`).
 
     Images are expected in RGB, normalised by `timm_pixel_stats`: give these as `pixel_mean` and
     `pixel_std` of the detector, and "RGB" as `image_format` of the data mappers.
@@ -39,12 +50,14 @@ class TimmBackbone(Backbone):
             layers as timm builds them, which is the only choice for models with other norms.
         freeze_at: all up to the layers of "c<freeze_at>" are frozen, parameters and BatchNorms:
             2 is the stem and the first stage of a ResNet, as in Detectron2. 0 is none.
-        model_args: more arguments for `timm.create_model`, for example `drop_path_rate`; a Swin
-            takes images of any size with `strict_img_size=False`.
+        model_args: more arguments for `timm.create_model`, for example `drop_path_rate`. A Swin
+            takes images of any size with `strict_img_size=False`. Where a model takes images of
+            one size only, `img_size=(H, W)` says which; smaller images are padded to it.
 
     Raises:
-        ValueError: there is no such model or map, its maps make no pyramid of strides 2^i, or it
-            has no BatchNorm for `norm`.
+        ValueError: there is no such model or map, its maps make no pyramid of strides 2^i, it
+            takes no images but those of one size, or it has no BatchNorm for `norm`. The message
+            names the argument that helps, if one does.
         ImportError: timm is not installed.
     """
 
@@ -68,28 +81,25 @@ class TimmBackbone(Backbone):
         if fixed:
             raise ValueError(f"Expected argument `model_args` without {sorted(fixed)}")
 
-        model = create_features(name, **model_args)
-        available = _map_names(name, model.feature_info.reduction())
-        self._out_features = list(available if out_features is None else out_features)
-        if not self._out_features or any(x not in available for x in self._out_features):
-            raise ValueError(
-                f"Expected argument `out_features` to be some of the maps {available} of {name}, "
-                f"but got {self._out_features}"
-            )
-        self._indices = [available.index(x) for x in self._out_features]
-        if self._indices != sorted(set(self._indices)):
-            raise ValueError(
-                "Expected argument `out_features` to name each map once, finest first, but got "
-                f"{self._out_features}"
-            )
-        if self._indices[-1] < len(available) - 1:
-            kept = model.feature_info.out_indices[: self._indices[-1] + 1]
-            model = _up_to(name, model_args, kept)
+        def build(args: Mapping) -> tuple[nn.Module, Maps]:
+            return _build(name, out_features, args)
+
+        model, maps = build(model_args)
+        self._maps, self._out_features = maps, list(maps.names)
         info = model.feature_info
-        self._out_feature_channels = dict(zip(available, info.channels(), strict=False))
-        self._out_feature_strides = dict(zip(available, info.reduction(), strict=False))
-        # Of models for images in NHWC, as Swin; those with a forward of their own are in NCHW.
-        self._channels_last = str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC")
+        available = map_names(name, info.reduction())
+        self._out_feature_channels = dict(zip(available, info.channels(), strict=True))
+        self._out_feature_strides = dict(zip(available, info.reduction(), strict=True))
+        trial = try_out(model, maps, model_args, build)
+        self._divisor, self._image_size = trial.divisor, trial.image_size
+        self.unused_parameters = frozenset(f"{PREFIX}.{key}" for key in trial.unused)
+        for key in trial.unused:
+            model.get_parameter(key).requires_grad = False
+        if trial.unused:
+            logger.info(
+                f"{name}: {len(trial.unused)} parameters that the maps {self._out_features} do not "
+                f"depend on are frozen, from {trial.unused[0]} to {trial.unused[-1]}"
+            )
         setattr(self, PREFIX, model)
         if norm is not None:
             self._set_norm(norm)
@@ -99,28 +109,47 @@ class TimmBackbone(Backbone):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Images (N, 3, H, W) to the maps (N, C, H / stride, W / stride), finest first.
 
-        H and W have to be multiples of `size_divisibility`, as Detectron2's detectors pad them.
+        H and W have to be multiples of the coarsest stride, as Detectron2's detectors pad them;
+        to more than that, if the model needs it, they are padded here, and the maps cut.
+
+        Raises:
+            ValueError: an image is larger than the `img_size` of a model that takes one size only.
         """
-        maps = getattr(self, PREFIX)(x)
-        if self._channels_last:
-            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
-        chosen = {k: maps[i] for k, i in zip(self._out_features, self._indices, strict=True)}
-        for k, m in chosen.items():
-            stride = self._out_feature_strides[k]
-            # Convolutions without padding, as Inception's, give other cells than anchors are for.
-            if any(
-                abs(a * stride - b) >= stride for a, b in zip(m.shape[2:], x.shape[2:], strict=True)
-            ):
+        height, width = x.shape[2:]
+        padded = self._pad(x)
+        maps = self._maps(getattr(self, PREFIX), padded)
+        if padded is x:
+            return maps
+        strides = self._out_feature_strides
+        return {
+            k: m[..., : -(-height // strides[k]), : -(-width // strides[k])]
+            for k, m in maps.items()
+        }
+
+    def _pad(self, x: Tensor) -> Tensor:
+        """Zeros below and to the right, as Detectron2's `ImageList` has them, where needed.
+
+        That list does not do it alone: an FPN asks for multiples of its coarsest stride, whatever
+        the backbone below it asks for, and Detectron2's `square_size` cuts a larger image.
+        """
+        height, width = x.shape[2:]
+        if self._image_size is not None:
+            bottom, right = (a - b for a, b in zip(self._image_size, x.shape[2:], strict=True))
+            if bottom < 0 or right < 0:
                 raise ValueError(
-                    f"Expected a model whose map {k} has cells of {stride} pixels, but {self.name} "
-                    f"gives {tuple(m.shape[2:])} for images of {tuple(x.shape[2:])}"
+                    f"Expected images of at most {self._image_size} (H, W), the img_size that "
+                    f"{self.name} is built for, but got {(height, width)}"
                 )
-        return chosen
+        elif self._divisor > self._maps.strides[-1]:
+            bottom, right = -height % self._divisor, -width % self._divisor
+        else:
+            return x
+        return F.pad(x, (0, right, 0, bottom)) if bottom or right else x
 
     @property
     def size_divisibility(self) -> int:
-        """The stride of the coarsest map, in pixels."""
-        return self._out_feature_strides[self._out_features[-1]]
+        """What both sides have to be multiples of, in pixels: the coarsest stride, or more."""
+        return self._divisor
 
     def _set_norm(self, norm: str) -> None:
         from timm.layers import convert_sync_batchnorm
@@ -182,82 +211,47 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
         return f"{type(self).__name__}({self.num_features}, eps={self.eps}, act={self.act!r})"
 
 
-def timm_pixel_stats(name: str) -> tuple[list[float], list[float]]:
-    """The mean and standard deviation that a timm model's images are normalised by.
-
-    Args:
-        name: as "mobilenetv2_100" for the default weights, or with a tag, as
-            "mobilenetv2_100.ra_in1k".
-
-    Returns:
-        Three numbers each, in RGB order, for images in 0..255.
-
-    Raises:
-        ValueError: there is no such model, or no such weights of it.
-        ImportError: timm is not installed.
-    """
-    known = _import_timm(name).get_pretrained_cfg(check_name(name))
-    if known is None or not known.has_weights:
-        raise ValueError(f"timm knows no weights of {name!r}, and so no mean and deviation")
-    # 0.485 * 255 is 123.675, as other frameworks write it, and not 123.67499999999999.
-    mean, std = ([round(x * 255, 6) for x in values] for values in (known.mean, known.std))
-    return mean, std
-
-
-def create_features(name: str, **kwargs) -> nn.Module:
-    """`timm.create_model` with `features_only`; random weights unless `pretrained=True`.
-
-    Raises:
-        ValueError: there is no such model.
-        ImportError: timm is not installed.
-    """
-    timm = _import_timm(name)
+def _build(
+    name: str, out_features: Sequence[str] | None, model_args: Mapping
+) -> tuple[nn.Module, Maps]:
+    """The model up to the last map in use, and its maps."""
     check_name(name)
-    return timm.create_model(name, **{"pretrained": False, **kwargs}, features_only=True)
-
-
-def check_name(name: str) -> str:
-    """`name` itself.
-
-    Raises:
-        ValueError: timm has no such model, or the model no weights of this tag.
-        ImportError: timm is not installed.
-    """
-    timm = _import_timm(name)
-    architecture, _, tag = name.partition(".")
-    if not timm.is_model(architecture):
-        close = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        raise ValueError(f"timm {timm.__version__} has no model {name!r}{_did_you_mean(close)}")
-    tagged = timm.list_models(f"{architecture}.*", pretrained=True, include_tags=True)
-    if tag and name not in tagged:
-        close = difflib.get_close_matches(name, tagged, n=3, cutoff=0.0)
-        raise ValueError(f"timm {timm.__version__} has no weights {name!r}{_did_you_mean(close)}")
-    return name
-
-
-def _did_you_mean(names: list[str]) -> str:
-    return f"; did you mean {' or '.join(names)}?" if names else ""
-
-
-def _import_timm(name: str):
     try:
-        import timm
-    except ImportError as e:
-        raise ImportError(
-            f"the timm model {name} needs timm: pip install timm, which the extra `timm` of "
-            "iou_balanced does too"
-        ) from e
-    return timm
-
-
-def _map_names(name: str, strides: Sequence[int]) -> list[str]:
-    """ "c2" for stride 4, and so on."""
-    if sorted({2 ** round(math.log2(s)) for s in strides}) != list(strides):
+        model = create_features(name, **model_args)
+    except Exception as e:  # an empty AssertionError, for example
+        if not model_args:
+            raise
         raise ValueError(
-            "Expected a timm model with one map for each of some strides 2^i, but got "
-            f"{name!r}, whose maps have the strides {list(strides)}"
+            f"Expected argument `model_args` that timm builds {name} with, but got "
+            f"{dict(model_args)}: {one_line(e)}"
+        ) from e
+    available = map_names(name, model.feature_info.reduction())
+    names = tuple(available if out_features is None else out_features)
+    if not names or any(x not in available for x in names):
+        raise ValueError(
+            f"Expected argument `out_features` to be some of the maps {available} of {name}, "
+            f"but got {list(names)}"
         )
-    return [f"c{int(math.log2(s))}" for s in strides]
+    indices = tuple(available.index(x) for x in names)
+    if list(indices) != sorted(set(indices)):
+        raise ValueError(
+            "Expected argument `out_features` to name each map once, finest first, but got "
+            f"{list(names)}"
+        )
+    if indices[-1] < len(available) - 1:
+        kept = model.feature_info.out_indices[: indices[-1] + 1]
+        model = _up_to(name, model_args, kept)
+    strides = model.feature_info.reduction()
+    return model, Maps(
+        model_name=name,
+        names=names,
+        indices=indices,
+        strides=tuple(strides[i] for i in indices),
+        # Of models for images in NHWC, as Swin; those with a forward of their own are in NCHW.
+        channels_last=str(getattr(model, "output_fmt", "NCHW")).endswith("NHWC"),
+        in_channels=model_args.get("in_chans", 3),
+        usual_side=usual_side(name, model_args.get("img_size")),
+    )
 
 
 def _up_to(name: str, model_args: dict, out_indices: tuple[int, ...]) -> nn.Module:

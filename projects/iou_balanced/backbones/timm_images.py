@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from .timm_backbone import timm_pixel_stats
+from .timm_create import timm_pixel_stats
 
 
 def timm_images_warning(

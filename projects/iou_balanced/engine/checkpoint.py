@@ -227,7 +227,13 @@ def _load(checkpointer: Checkpointer, cfg: DictConfig, *, or_scratch: bool = Tru
 
 def _check_scratch(model: nn.Module, cfg: DictConfig) -> None:
     frozen_bn = sum(isinstance(m, FrozenBatchNorm2d) for m in model.modules())
-    frozen = sum(not p.requires_grad for p in model.parameters())
+    # Those that nothing is computed with may keep any values (`TimmBackbone`).
+    unused = {
+        f"{name}.{key}" if name else key
+        for name, m in model.named_modules()
+        for key in getattr(m, "unused_parameters", ())
+    }
+    frozen = sum(not p.requires_grad and name not in unused for name, p in model.named_parameters())
     if frozen_bn or frozen:
         raise UserError(
             f"train.init_checkpoint is empty, but {frozen_bn} BatchNorm layers and {frozen} "
