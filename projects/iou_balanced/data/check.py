@@ -18,12 +18,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from iou_balanced.data.datasets.coco_json import register_coco_json
 from iou_balanced.data.datasets.voc import register_voc_dir
 from iou_balanced.files import write_atomically
-from iou_balanced.formats.class_names import match_class_names
+from iou_balanced.formats.class_names import list_names, match_class_names
+from iou_balanced.formats.coco_file import BBOX_FORMATS
 
 from .data_report import check_data_set
 
@@ -40,15 +41,21 @@ def _data_sets_of_config(config_file: str, overrides: list[str]) -> list[tuple[s
 
         cfg = get_cfg()
         cfg.set_new_allowed(True)
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list([part for o in overrides for part in o.split("=", 1)])
+        try:
+            cfg.merge_from_file(config_file)
+            cfg.merge_from_list([part for o in overrides for part in o.split("=", 1)])
+        except Exception as e:  # yacs asserts, yaml and its constructors raise errors of their own
+            text = " ".join(f"{type(e).__name__}: {e}".split())
+            raise ValueError(f"{config_file} cannot be read with {overrides}: {text}") from e
         return [("train", list(cfg.DATASETS.TRAIN)), ("test", list(cfg.DATASETS.TEST))]
     from detectron2.config import instantiate
     from omegaconf import OmegaConf
 
     from iou_balanced.engine.config import load_config
+    from iou_balanced.engine.loader import prepare_masks
 
     cfg = load_config(config_file, overrides)
+    prepare_masks(cfg)
     found = []
     for part in ("train", "test"):
         names = OmegaConf.select(cfg.dataloader, f"{part}.dataset.names")
@@ -73,6 +80,9 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", help="of --voc-root: a name in ImageSets/Main")
     parser.add_argument("--class-names", help="the classes, with commas between them")
     parser.add_argument("--masks", action="store_true", help="masks of --json-file are needed")
+    parser.add_argument("--bbox-format", choices=BBOX_FORMATS, help="of --json-file")
+    parser.add_argument("--difficult", choices=("keep", "drop"), default="keep", help="VOC's")
+    parser.add_argument("--pixel-range", help="LOW,HIGH or image: of more than 8 bits")
     parser.add_argument("--no-images", action="store_true", help="do not open the images")
     parser.add_argument("--workers", type=int, help="threads that open images")
     parser.add_argument("--output", help="JSON file for the result")
@@ -89,18 +99,29 @@ def _parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _sources(args: argparse.Namespace) -> list[tuple[str, list[str]]]:
     classes = args.class_names.split(",") if args.class_names else None
+    pixel_range = args.pixel_range
+    if pixel_range not in (None, "image"):
+        pixel_range = pixel_range.split(",")
     if args.config_file:
         return _data_sets_of_config(args.config_file, args.overrides)
     if args.json_file:
         name = register_coco_json(
-            name=Path(args.json_file).stem,
+            name=f"{Path(args.json_file).name} in {args.image_root}",
             json_file=args.json_file,
             image_root=args.image_root,
             class_names=classes,
             masks=args.masks,
+            bbox_format=args.bbox_format,
+            pixel_range=pixel_range,
         )
     elif args.voc_root:
-        name = register_voc_dir(root=args.voc_root, split=args.split, class_names=classes)
+        name = register_voc_dir(
+            root=args.voc_root,
+            split=args.split,
+            class_names=classes,
+            difficult=args.difficult,
+            pixel_range=pixel_range,
+        )
     else:
         name = args.name
     return [("", [name])]
@@ -115,14 +136,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         sources = _sources(args)
         for part, names in sources:
             for name in names:
+                if name not in DatasetCatalog:
+                    raise ValueError(
+                        f"no data set is registered as {name!r}: Detectron2's own are such as "
+                        "coco_2017_val; for others give --json-file, --voc-root or --config-file"
+                    )
                 report = check(name)
+                if part == "train" and not report.boxes and not report.error:
+                    report.error = "it has no box to train on"
                 reports.append({"part": part, **report.to_dict()})
                 print(f"{part + ': ' if part else ''}{report.text()}\n")
                 failed |= report.is_refused
         by_part = dict(sources)
         if by_part.get("train"):
-            train = by_part["train"][0]
+            train, *others = by_part["train"]
             model = MetadataCatalog.get(train).get("thing_classes")
+            for name in others:
+                classes = MetadataCatalog.get(name).get("thing_classes")
+                if classes != model:
+                    raise ValueError(
+                        f"the training sets {train!r} and {name!r} have other classes, or another "
+                        f"order: {list_names(model or ())} and {list_names(classes or ())}"
+                    )
             for name in by_part.get("test", ()):
                 classes = MetadataCatalog.get(name).get("thing_classes")
                 if model and classes:

@@ -16,7 +16,7 @@ from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.image_files import ImageError, read_header
 
 from .class_counts.table import format_class_table
-from .image_reading import pixel_range_of, wide_image_text
+from .image_reading import can_scale, pixel_range_of, wide_image_text
 
 __all__ = ["DataReport", "check_data_set"]
 
@@ -103,7 +103,9 @@ def check_data_set(
     report = DataReport(name, list(MetadataCatalog.get(name).get("thing_classes") or ()))
     try:
         if isinstance(load, CheckedLoader):
-            dicts, report.findings = load.check()
+            dicts, report.findings, report.error = load.look()
+            if report.error:
+                return report
         else:
             dicts = load()
             report.class_names = list(MetadataCatalog.get(name).get("thing_classes") or ())
@@ -159,7 +161,7 @@ def _look_at(record: dict) -> tuple[str, str] | None:
         return "unreadable_image", str(e)
     except Exception as e:  # damaged files make Pillow raise nearly anything
         return "unreadable_image", f"image {path} cannot be read ({type(e).__name__}: {e})"
-    if header.is_wide and pixel_range_of(path) is None:
+    if header.is_wide and not can_scale(header.mode, pixel_range_of(path)):
         return "wide_pixels", wide_image_text(path, header.mode)
     stated = (record.get("width"), record.get("height"))
     if None not in stated and stated != (header.width, header.height):

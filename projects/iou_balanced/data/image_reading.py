@@ -13,7 +13,13 @@ from detectron2.data import detection_utils
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from iou_balanced.formats.image_files import ImageError, check_pixel_range, scale_to_8_bits
+from iou_balanced.formats.image_files import (
+    ImageError,
+    check_pixel_range,
+    is_wide_mode,
+    mode_of,
+    scale_to_8_bits,
+)
 from iou_balanced.formats.image_files import read_header as _read_header
 
 __all__ = ["NamedErrors", "install_reader", "pixel_range_of", "set_pixel_range"]
@@ -40,12 +46,14 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
     """
     try:
         with PathManager.open(file_name, "rb") as f, Image.open(f) as image:
-            mode = image.mode
-        if not (mode.startswith("I") or mode == "F"):
+            mode = mode_of(image)
+        if not is_wide_mode(mode):
             return _stock_read_image(file_name, format)
         pixel_range = pixel_range_of(file_name)
-        if pixel_range is None:
+        if not can_scale(mode, pixel_range):
             raise ImageError(wide_image_text(file_name, mode))
+        if not mode.startswith(("I", "F")):  # of several channels, Pillow takes the upper 8 bits
+            return _stock_read_image(file_name, format)
         with PathManager.open(file_name, "rb") as f, Image.open(f) as image:
             turned = detection_utils._apply_exif_orientation(image)
             scaled = scale_to_8_bits(np.asarray(turned), pixel_range)
@@ -56,8 +64,21 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
         raise ImageError(f"image {file_name} cannot be read ({_kind(e)}{e})") from e
 
 
+def can_scale(mode: str, pixel_range) -> bool:
+    """Whether the range can be had: of several channels of 16 bits only (0, 65535)."""
+    if mode.startswith(("I", "F")):
+        return pixel_range is not None
+    return pixel_range == (0.0, 65535.0)
+
+
 def wide_image_text(file_name: str, mode: str) -> str:
     """The refusal of an image of more than 8 bits."""
+    if not mode.startswith(("I", "F")):
+        return (
+            f"image {file_name} has several channels of 16 bits (mode {mode}), of which the upper "
+            "8 can be read: pixel_range=[0,65535] says that this is meant; for another range save "
+            "it with 8 bits"
+        )
     return (
         f"image {file_name} has more than 8 bits (mode {mode}), of which all above 255 would be "
         "clipped: say how to scale it where the data set is registered, pixel_range=[low, high] "

@@ -24,7 +24,7 @@ def data_errors_as_user_errors():
         raise UserError(str(e)) from e
 
 
-_PACKAGES = ("iou_balanced.data", "iou_balanced.formats")
+_PACKAGES = ("iou_balanced.data", "iou_balanced.evaluation", "iou_balanced.formats")
 
 
 def _is_of_data(error: Exception) -> bool:

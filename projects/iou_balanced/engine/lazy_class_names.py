@@ -72,7 +72,7 @@ def check_classes(cfg: DictConfig, classes: ModelClasses) -> None:
         for name in test_sets:
             own = ModelClasses(class_names_of(name), f"data set {name}")
             check_number(own, num_classes, **check)
-    elif "evaluator" in cfg.dataloader:
+    elif cfg.dataloader.get("evaluator") is not None:
         evaluator_with_names(cfg, classes.names)  # rather now than after the first epoch
 
 

@@ -4,7 +4,7 @@ import copy
 import json
 import logging
 import os
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,9 +27,11 @@ from .coco_ground_truth import (
     empty_ground_truth,
     ground_truth_of,
     keep_converted,
+    take_image_sizes,
 )
 from .metrics import (
     absent_classes_text,
+    check_max_dets,
     coco_metrics,
     find_scorer,
     score_nothing,
@@ -115,6 +117,7 @@ class COCOBoxEvaluator(COCOEvaluator):
         if scorer == "auto" and not use_fast_impl:
             scorer = "pycocotools"
         self._scorer = find_scorer(scorer)
+        check_max_dets(max_dets_per_image)
         self._result_file = check_result_file(result_file, output_dir)
 
         evaluates = not distributed or comm.is_main_process()
@@ -197,8 +200,7 @@ class COCOBoxEvaluator(COCOEvaluator):
     def _eval_predictions(self, predictions, img_ids=None):
         truth = self._ground_truth
         results = [dict(x) for image in predictions for x in image["instances"]]
-        if self._folder or self._result_file is not None:
-            self._write_results(results)
+        self._write_results(results)
         for result in results:
             result["image_id"] = self._own_image_id(result["image_id"])
             result["category_id"] += 1
@@ -208,12 +210,14 @@ class COCOBoxEvaluator(COCOEvaluator):
             img_ids = [self._own_image_id(i) for i in img_ids]
             self._img_ids = img_ids
         tasks = self._tasks or self._tasks_from_predictions(results)
-        if self._do_evaluation and "segm" in tasks and truth.boxes_without_mask:
-            raise ValueError(
-                f"data set {self._metadata.name!r}: masks cannot be scored, because "
-                f"{len(truth.boxes_without_mask)} of its objects have none, first "
-                f"{truth.boxes_without_mask[0]}. Give tasks=['bbox'] to score boxes only"
-            )
+        if self._do_evaluation and "segm" in tasks:
+            if truth.boxes_without_mask:
+                raise ValueError(
+                    f"data set {self._metadata.name!r}: masks cannot be scored, because "
+                    f"{len(truth.boxes_without_mask)} of its objects have none, first "
+                    f"{truth.boxes_without_mask[0]}. Give tasks=['bbox'] to score boxes only"
+                )
+            take_image_sizes(self._metadata.name, truth.dataset)
         # The stock method writes files in these ids, and looks for a map of categories.
         metadata = self._metadata
         self._output_dir, self._metadata = None, NoCategoryMap()
@@ -246,19 +250,12 @@ class COCOBoxEvaluator(COCOEvaluator):
         return number
 
     def _write_results(self, results: list[dict]) -> None:
-        ids = self._ground_truth.category_ids
-        known, unknown = [], Counter()
-        for result in results:
-            k = result["category_id"]
-            if not 0 <= k < len(ids):
-                raise ValueError(
-                    f"data set {self._metadata.name!r}: a detection in image "
-                    f"{result['image_id']!r} is of class {k}, but there are {len(ids)} classes"
-                )
-            if ids[k] is None:
-                unknown[self._ground_truth.class_names[k]] += 1
-            else:
-                known.append({**result, "category_id": ids[k]})
+        try:
+            known, unknown = self._ground_truth.with_original_categories(results)
+        except ValueError as e:
+            raise ValueError(f"data set {self._metadata.name!r}: {e}") from e
+        if not self._folder and self._result_file is None:
+            return
         if unknown:
             self._logger.info(
                 f"{unknown.total()} detections are not in the result files, because the data set "

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 import pycocotools.mask
@@ -14,7 +15,9 @@ from pycocotools.coco import COCO
 from iou_balanced.files import write_atomically
 from iou_balanced.formats.class_names import match_class_names
 from iou_balanced.formats.coco_file import CocoFile
-from iou_balanced.formats.coco_ground_truth import CocoGroundTruth
+from iou_balanced.formats.coco_ground_truth import CocoGroundTruth, parse_keypoints, usable_mask
+from iou_balanced.formats.image_files import ImageError, read_header
+from iou_balanced.formats.values import parse_flag, parse_number
 
 from .metrics import distinct_names
 
@@ -24,6 +27,7 @@ __all__ = [
     "ground_truth_of",
     "keep_converted",
     "load_ground_truth",
+    "take_image_sizes",
 ]
 
 
@@ -135,37 +139,69 @@ def _from_dicts(dataset_name: str, class_names: Sequence[str] | None) -> CocoGro
             "file_name": record["file_name"],
             "width": int(record["width"]),
             "height": int(record["height"]),
-            **(
-                {"annotations": [_box(a, places) for a in record["annotations"]]}
-                if "annotations" in record
-                else {}
-            ),
+            **_boxes(record, places),
         }
         for i, record in enumerate(dicts)
     ]
     return CocoGroundTruth.from_records(records, model, category_ids)
 
 
-def _box(annotation: dict, places: Sequence[int]) -> dict:
-    bbox = annotation["bbox"]
+def _boxes(record: dict, places: Sequence[int]) -> dict:
+    if "annotations" not in record:
+        return {}
+    return {"annotations": [_box(record, i, places) for i in range(len(record["annotations"]))]}
+
+
+def _box(record: dict, index: int, places: Sequence[int]) -> dict:
+    """A box of a record, its class the model's, its values parsed.
+
+    Raises:
+        ValueError: a value that cannot be read; names image, box and key.
+    """
+    annotation = record["annotations"][index]
+    where = f"image {record['file_name']}, box {index}"
+    bbox = [parse_number(v.item() if hasattr(v, "item") else v) for v in annotation["bbox"]]
+    category, iscrowd = annotation.get("category_id"), parse_flag(annotation.get("iscrowd") or 0)
+    if len(bbox) != 4 or None in bbox:
+        raise ValueError(f"{where}: bbox {annotation['bbox']!r} is not four finite numbers")
+    if not isinstance(category, Integral) or not 0 <= category < len(places):
+        raise ValueError(f"{where}: category_id {category!r} is no class in [0, {len(places)})")
+    if iscrowd is None:
+        raise ValueError(f"{where}: iscrowd {annotation['iscrowd']!r} is neither 0 nor 1")
     bbox = BoxMode.convert(
         [float(v) for v in bbox], BoxMode(annotation["bbox_mode"]), BoxMode.XYWH_ABS
     )
-    box = {"class": places[annotation["category_id"]], "bbox": bbox}
-    for key in ("iscrowd", "area", "segmentation", "num_keypoints"):
+    box = {"class": places[category], "bbox": bbox, "iscrowd": iscrowd}
+    for key in ("area", "num_keypoints"):
         if key in annotation:
             box[key] = annotation[key]
-    if "area" not in box and "segmentation" in box:  # COCO's is the mask's
-        box["area"] = _mask_area(box["segmentation"])
-    if "keypoints" in annotation:
+    mask = usable_mask(annotation.get("segmentation"))
+    if mask is not None:
+        if isinstance(mask, dict) and isinstance(mask["counts"], list):
+            mask = pycocotools.mask.frPyObjects(mask, *mask["size"])
+        box["segmentation"] = mask
+        if "area" not in box:  # COCO's is the mask's
+            box["area"] = _mask_area(mask)
+    keypoints = parse_keypoints(annotation.get("keypoints"))
+    if keypoints is not None:
         # Back to COCO's indices of pixels; the visibility of each point is the third number.
-        points = annotation["keypoints"]
-        box["keypoints"] = [v if i % 3 == 2 else v - 0.5 for i, v in enumerate(points)]
-        box.setdefault("num_keypoints", sum(v > 0 for v in points[2::3]))
+        box["keypoints"] = [v if i % 3 == 2 else v - 0.5 for i, v in enumerate(keypoints)]
     return box
 
 
-def _mask_area(segmentation) -> float | None:
+def _mask_area(segmentation) -> float:
     if isinstance(segmentation, dict):
         return float(pycocotools.mask.area(segmentation))
     return PolygonMasks([segmentation]).area()[0].item()
+
+
+def take_image_sizes(dataset_name: str, dataset: dict) -> None:
+    """Give the images in `dataset` the sizes of their files, as far as these can be read.
+
+    Masks are drawn at that size, and an annotation file need not have it.
+    """
+    root = MetadataCatalog.get(dataset_name).get("image_root") or ""
+    for image in dataset["images"]:
+        with contextlib.suppress(OSError, ImageError):
+            header = read_header(Path(root) / image["file_name"])
+            image["width"], image["height"] = header.width, header.height

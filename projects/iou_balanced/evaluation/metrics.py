@@ -64,6 +64,20 @@ def find_scorer(scorer: str = "auto") -> Callable:
     return score
 
 
+def check_max_dets(max_dets_per_image: int | None) -> None:
+    """Refuse a limit of detections that leaves none, or is no number.
+
+    Raises:
+        ValueError: it is neither None nor a whole number from 1 on.
+    """
+    is_whole = isinstance(max_dets_per_image, int) and not isinstance(max_dets_per_image, bool)
+    if max_dets_per_image is not None and not (is_whole and max_dets_per_image >= 1):
+        raise ValueError(
+            "Expected argument `max_dets_per_image` to be a whole number from 1 on, or None, but "
+            f"got {max_dets_per_image!r}"
+        )
+
+
 def score_nothing(
     coco_gt: COCO,
     iou_type: str,

@@ -18,6 +18,7 @@ from tabulate import tabulate
 from iou_balanced.data.class_counts import ClassCounts
 from iou_balanced.files import write_atomically
 from iou_balanced.formats.class_names import match_class_names
+from iou_balanced.formats.values import parse_flag
 
 from .class_groups import TAIL_RATIO, ClassGroups
 from .metrics import absent_classes_text
@@ -154,7 +155,11 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             classes=self._model_classes([a["category_id"] for _, a in objects]),
             boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
             difficult=np.array(
-                [bool(a.get("difficult") or a.get("iscrowd")) for _, a in objects], dtype=bool
+                [
+                    bool(parse_flag(a.get("difficult")) or parse_flag(a.get("iscrowd")))
+                    for _, a in objects
+                ],
+                dtype=bool,
             ),
         )
 
@@ -240,6 +245,12 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             for column, shape in enumerate((0, (0, 4), 0))
         )
         images = np.repeat(np.array(order, dtype=np.int64), numbers)
+        beyond = classes[(classes < 0) | (classes >= len(self._class_names))]
+        if len(beyond):
+            raise ValueError(
+                f"data set '{self._dataset_name}': a detection is of class {int(beyond[0])}, but "
+                f"there are {len(self._class_names)} classes"
+            )
         return Detections(images, classes.astype(np.int64), boxes, scores)
 
     def _write_challenge_files(self, detections: Detections) -> None:

@@ -4,9 +4,10 @@ Two lists of the same length say nothing about each other: files number the same
 order, and a test set may lack some.
 """
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 
-__all__ = ["check_spelling", "list_names", "match_class_names"]
+__all__ = ["check_spelling", "list_names", "match_class_names", "spelled_alike"]
 
 _NUM_LISTED = 100
 
@@ -63,11 +64,19 @@ def check_spelling(names: Iterable[str], others: Iterable[str], *, of: str, of_o
     folded = {_fold(other): other for other in others if other not in taken}
     pairs = [(n, folded[_fold(n)]) for n in names if n not in known and _fold(n) in folded]
     if pairs:
-        spelled = ", ".join(f"{a!r} and {b!r}" for a, b in pairs)
+        spelled = ", ".join(f"{_shown(a)} and {_shown(b)}" for a, b in pairs)
         raise ValueError(
             f"class names of {of} and {of_others} differ in upper and lower case or blanks only: "
             f"{spelled}. Classes are matched by name: write them in one way"
         )
+
+
+def spelled_alike(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names in one list that differ in upper and lower case or blanks only."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(_fold(name), []).append(name)
+    return [group for group in groups.values() if len(set(group)) > 1]
 
 
 def list_names(names: Sequence[str]) -> str:
@@ -77,5 +86,13 @@ def list_names(names: Sequence[str]) -> str:
     return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
+def _shown(name: str) -> str:
+    """With what cannot be seen as an escape."""
+    return repr(name) if name.isascii() else f"{name!r} ({name!a})"
+
+
 def _fold(name: str) -> str:
-    return "".join(name.split()).casefold()
+    """Without case, blanks, marks that are not seen, and the several ways to write one letter."""
+    name = unicodedata.normalize("NFKC", name)
+    seen = (c for c in name if not c.isspace() and unicodedata.category(c) != "Cf")
+    return "".join(seen).casefold()

@@ -5,13 +5,14 @@ both need numbers for the ids of images, and an `area` and `iscrowd` that are nu
 ids here are our own: images, categories and annotations from 1.
 """
 
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .coco_file import CocoFile
 from .values import in_order, parse_number
 
-__all__ = ["CocoGroundTruth", "usable_mask"]
+__all__ = ["CocoGroundTruth", "parse_keypoints", "usable_mask"]
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,9 @@ class CocoGroundTruth:
                     without_mask.append(file.describe(box.entry))
                 else:
                     annotation["segmentation"] = mask
-            for key in ("keypoints", "num_keypoints"):
-                if key in raw:
-                    annotation[key] = raw[key]
+            annotation.update(_keypoints(raw))
             annotations.append(annotation)
+        _complete_keypoints(annotations)
         dataset = {"images": images, "categories": _categories(class_names)}
         if file.has_annotations:
             dataset["annotations"] = annotations
@@ -139,22 +139,49 @@ class CocoGroundTruth:
                     number,
                     box["class"] + 1,
                     box["bbox"],
-                    int(box.get("iscrowd", 0)),
+                    box.get("iscrowd", 0),
                     box.get("area"),
                 )
-                for key in ("keypoints", "num_keypoints"):
-                    if key in box:
-                        annotation[key] = box[key]
+                annotation.update(_keypoints(box))
                 mask = usable_mask(box.get("segmentation"))
                 if mask is None:
                     without_mask.append(f"{record['file_name']}, box {j}")
                 else:
                     annotation["segmentation"] = mask
                 annotations.append(annotation)
+        _complete_keypoints(annotations)
         dataset = {"images": images, "categories": _categories(class_names)}
         if annotations:
             dataset["annotations"] = annotations
         return cls(dataset, list(class_names), image_ids, list(category_ids), without_mask)
+
+    def with_original_categories(
+        self, results: Sequence[Mapping]
+    ) -> tuple[list[dict], Counter[str]]:
+        """Detections with the data set's categories in the place of the model's classes.
+
+        Args:
+            results: in COCO's format, "category_id" in [0, K).
+
+        Returns:
+            those of categories that the data set has, and how many of others there are, by class.
+
+        Raises:
+            ValueError: a class that is not in [0, K).
+        """
+        known, unknown = [], Counter()
+        for result in results:
+            k = result["category_id"]
+            if not 0 <= k < len(self.class_names):
+                raise ValueError(
+                    f"a detection in image {result['image_id']!r} is of class {k}, but there are "
+                    f"{len(self.class_names)} classes"
+                )
+            if self.category_ids[k] is None:
+                unknown[self.class_names[k]] += 1
+            else:
+                known.append({**result, "category_id": self.category_ids[k]})
+        return known, unknown
 
     def with_original_ids(self) -> dict:
         """The data set with the ids that it had before, for other tools."""
@@ -191,6 +218,33 @@ def usable_mask(segmentation) -> list[list[float]] | dict | None:
     return [points for points in segmentation if _is_polygon(points)] or None
 
 
+def parse_keypoints(keypoints) -> list[float] | None:
+    """x, y and visibility of each point, as numbers; None where they cannot be read."""
+    if not isinstance(keypoints, (list, tuple)) or not keypoints or len(keypoints) % 3:
+        return None
+    values = [parse_number(v) for v in keypoints]
+    return None if None in values else values
+
+
+def _keypoints(raw: Mapping) -> dict:
+    keypoints = parse_keypoints(raw.get("keypoints"))
+    if keypoints is None:
+        return {}
+    number = parse_number(raw.get("num_keypoints"))
+    if number is None:
+        number = sum(v > 0 for v in keypoints[2::3])
+    return {"keypoints": keypoints, "num_keypoints": number}
+
+
+def _complete_keypoints(annotations: list[dict]) -> None:
+    """Give annotations without keypoints ones that are not labelled, which pycocotools needs."""
+    lengths = {len(a["keypoints"]) for a in annotations if "keypoints" in a}
+    if lengths:
+        for annotation in annotations:
+            annotation.setdefault("keypoints", [0] * max(lengths))
+            annotation.setdefault("num_keypoints", 0)
+
+
 def _is_polygon(points) -> bool:
     return (
         isinstance(points, list)
@@ -208,6 +262,7 @@ def _is_rle(segmentation: dict) -> bool:
         and all(type(v) is int and v > 0 for v in size)
         and isinstance(counts, (str, bytes, list))
         and len(counts) > 0
+        and (not isinstance(counts, list) or all(type(v) is int and v >= 0 for v in counts))
     )
 
 

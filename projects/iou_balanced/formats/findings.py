@@ -48,6 +48,10 @@ KINDS = {
         "image of another size than its annotation file says (training ends where it meets it)"
     ),
     "wrong_size": Kind("wrong image size in the annotation file (the image's own size is used)"),
+    "spelling": Kind(
+        "class names that differ in upper and lower case, blanks or Unicode forms only (different "
+        "classes)"
+    ),
     "same_file": Kind("image file that is listed more than once (kept each time)"),
     "same_id": Kind("annotation id that occurs more than once (all are kept)"),
     "no_size": Kind("image without a size in the annotation file (the image's own is used)", True),

@@ -45,12 +45,15 @@ class ImageHeader(NamedTuple):
     orientation: int
     """EXIF's, 1 to 8; 1 is upright."""
     mode: str
-    """Pillow's."""
+    """Pillow's; with ";16" where it has several channels of 16 bits."""
 
     @property
     def is_wide(self) -> bool:
-        """Whether its values have more than 8 bits, which Pillow clips at 255."""
-        return self.mode.startswith("I") or self.mode == "F"
+        """Whether its values have more than 8 bits.
+
+        Pillow clips those of one channel at 255, and takes the upper 8 bits of several.
+        """
+        return is_wide_mode(self.mode)
 
     @property
     def is_turned(self) -> bool:
@@ -68,11 +71,22 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     try:
         with Image.open(path) as image:
             orientation = image.getexif().get(_ORIENTATION, 1)
-            return _header(image.size, orientation, image.mode)
+            return _header(image.size, orientation, mode_of(image))
     except FileNotFoundError:
         raise
     except Exception as e:  # damaged files make Pillow raise nearly anything
         raise ImageError(f"image {path} cannot be read ({type(e).__name__}: {e})") from e
+
+
+def mode_of(image: Image.Image) -> str:
+    """Pillow's mode of an image that was opened and not read, with ";16" for 16-bit channels."""
+    has_16_bits = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return f"{image.mode};16" if has_16_bits and ";16" not in image.mode else image.mode
+
+
+def is_wide_mode(mode: str) -> bool:
+    """Whether values of this mode, see `mode_of`, have more than 8 bits."""
+    return mode.startswith("I") or mode == "F" or mode.endswith(";16")
 
 
 def _header(stored: tuple[int, int], orientation, mode: str) -> ImageHeader:

@@ -28,7 +28,10 @@ def read_lines(path: str | os.PathLike) -> list[str]:
         OSError: it cannot be read.
         ValueError: it is in another encoding; names the file and the byte.
     """
-    return _decode(Path(path).read_bytes(), path).splitlines()
+    text = _decode(Path(path).read_bytes(), path)
+    if "\0" in text:
+        raise ValueError(f"{path} is in UTF-16 without a byte-order mark: save it as UTF-8")
+    return text.splitlines()
 
 
 def read_json(path: str | os.PathLike):
@@ -43,6 +46,8 @@ def read_json(path: str | os.PathLike):
         return json.loads(text)
     except json.JSONDecodeError as e:
         raise ValueError(f"{path} is not JSON: {e}") from e
+    except ValueError as e:  # a number of thousands of digits, or `_decode`'s
+        raise ValueError(str(e) if str(path) in str(e) else f"{path}: {e}") from e
     except RecursionError as e:
         raise ValueError(f"{path} is not an annotation file: its lists are nested too deep") from e
 

@@ -120,7 +120,7 @@ def change_time(file):
 
 
 def add_image(file):
-    make_cityscapes(file.parents[4], "val", {"munster_000000_000019": []})
+    make_cityscapes(file.parents[3], "val", {"munster_000000_000019": []})
 
 
 def remove_image(file):

@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 from iou_balanced.data.image_reading import set_pixel_range
 from iou_balanced.formats.class_names import check_spelling, list_names
 from iou_balanced.formats.coco_file import BBOX_FORMATS, CocoBox, CocoFile
-from iou_balanced.formats.coco_ground_truth import usable_mask
+from iou_balanced.formats.coco_ground_truth import parse_keypoints, usable_mask
 from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.plausibility import BoxFormatCheck
 
@@ -212,12 +212,9 @@ def _load(
         if file.has_annotations:
             record["annotations"] = []
         records.append(record)
-    check = BoxFormatCheck(json_file) if bbox_format is None else None
     for box in file.boxes():
         record = records[box.image]
         source = _Source(file, box.entry, record)
-        if check is not None and record["width"] is not None:
-            check.add(*box.bbox, record["width"], record["height"], source)
         k = class_of[box.category]
         if k is None:
             category = file.categories[box.category].name
@@ -227,9 +224,20 @@ def _load(
         if masks and not _add_mask(annotation, box.raw, classes[k], source, findings):
             continue
         record["annotations"].append(annotation)
-    if check is not None:
-        check.report(findings)
-    return place_records(records, json_file, findings, pixel_range), findings
+    records = place_records(records, json_file, findings, pixel_range)
+    if bbox_format is None:
+        _check_format(records, json_file, findings)
+    return records, findings
+
+
+def _check_format(records: list[dict], json_file: str, findings: Findings) -> None:
+    check = BoxFormatCheck(json_file)
+    for record in records:
+        width, height = record["width"], record["height"]
+        if width is not None:  # else the image is missing, which the validation says
+            for annotation in record.get("annotations", ()):
+                check.add(*annotation["bbox"], width, height, annotation["_source"])
+    check.report(findings)
 
 
 class _Source:
@@ -253,8 +261,8 @@ def _annotation(box: CocoBox, category_id: int, source: _Source) -> dict:
         "bbox_mode": BoxMode.XYWH_ABS,
         "_source": source,
     }
-    keypoints = box.raw.get("keypoints")
-    if isinstance(keypoints, list) and keypoints:
+    keypoints = parse_keypoints(box.raw.get("keypoints"))
+    if keypoints:
         # COCO's keypoints are indices of pixels, and Detectron2's coordinates.
         annotation["keypoints"] = [v if i % 3 == 2 else v + 0.5 for i, v in enumerate(keypoints)]
     return annotation

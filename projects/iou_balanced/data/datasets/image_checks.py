@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from iou_balanced.data.image_reading import can_scale
 from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.image_files import ImageError, ImageHeader, read_header, turn_boxes
 
@@ -66,11 +67,10 @@ def place_on_image(
         return None
     size = (header.width, header.height)
     if header.is_wide:
-        findings.add(
-            "wide_pixels" if pixel_range is None else "scaled_pixels",
-            f"{path}: mode {header.mode}",
-        )
-        if pixel_range is None:
+        is_scaled = can_scale(header.mode, pixel_range)
+        kind = "scaled_pixels" if is_scaled else "wide_pixels"
+        findings.add(kind, f"{path}: mode {header.mode}")
+        if not is_scaled:
             return None
     says = stated_text if stated is None else _text(stated)
     text = f"{where}: {says}, but {os.path.basename(path)} is {_text(size)}"
@@ -79,11 +79,14 @@ def place_on_image(
     boxes = list(boxes)
     if stated is None:
         findings.add("no_size", text)
+    known = [box for box in boxes if box is not None]
     on_stored = stated == header.stored != size
-    if on_stored and may_turn:
+    if on_stored and may_turn and _fit(known, size) and not _fit(known, header.stored):
+        findings.add("wrong_size", text)  # drawn on the image as it is seen
+    elif on_stored and may_turn:
         findings.add("exif_turned", text)
         boxes = [None if box is None else turn_boxes(box, header) for box in boxes]
-    elif on_stored or _fit_only(boxes, _candidates(stated, header), size):
+    elif on_stored or _are_on_another(known, stated, header):
         findings.add("other_frame", text)
         return None
     elif stated not in (None, size):
@@ -111,7 +114,7 @@ def place_records(
     sure = [r for r in records if r["width"] and r["file_name"].lower().endswith(_8_BIT_SUFFIXES)]
     step = max(len(sure) / _NUM_HEADERS, 1)
     part = [sure[int(i * step)] for i in range(int(len(sure) / step))]
-    if len(part) < len(sure) and all(_has_its_size(r, _header(r)) for r in part):
+    if len(part) < len(sure) and all(_is_as_stated(r, _header(r)) for r in part):
         passed = set(map(id, sure))
     else:
         headers = ((r, _header(r)) for r in sure)
@@ -119,7 +122,7 @@ def place_records(
             id(r)
             for r, header in headers
             # One that cannot be read is told when the image is, as those that are not looked at.
-            if header is None or (_has_its_size(r, header) and header.orientation == 1)
+            if _is_as_stated(r, header)
         }
     return [
         r for r in records if id(r) in passed or _is_placed(r, json_file, findings, pixel_range)
@@ -133,8 +136,11 @@ def _header(record: dict) -> ImageHeader | None:
         return None
 
 
-def _has_its_size(record: dict, header: ImageHeader | None) -> bool:
-    return header is None or (record["width"], record["height"]) == (header.width, header.height)
+def _is_as_stated(record: dict, header: ImageHeader | None) -> bool:
+    """Whether size and orientation leave no question; also where there is no header to read."""
+    stated = (record["width"], record["height"])
+    is_upright = header is None or header.orientation == 1
+    return header is None or (is_upright and stated == (header.width, header.height))
 
 
 def _is_placed(record: dict, json_file: str, findings: Findings, pixel_range) -> bool:
@@ -158,15 +164,20 @@ def _is_placed(record: dict, json_file: str, findings: Findings, pixel_range) ->
     return True
 
 
-def _candidates(stated: tuple[int, int] | None, header: ImageHeader) -> list[tuple[int, int]]:
-    """Other frames that the boxes may be in."""
-    return [frame for frame in (stated, header.stored) if frame is not None]
+def _are_on_another(boxes, stated: tuple[int, int] | None, header: ImageHeader) -> bool:
+    """Whether the boxes are on an image of another size, or of the stored pixels.
 
-
-def _fit_only(boxes, frames: list[tuple[int, int]], size: tuple[int, int]) -> bool:
-    """Whether all boxes are inside one of `frames`, and some stick out of `size` altogether."""
-    known = [box for box in boxes if box is not None]
-    return not _fit(known, size) and any(frame != size and _fit(known, frame) for frame in frames)
+    They are where they stick out of the image and fit one of these; and where they fit both, but
+    the stated size is the image's in proportion: then the image was scaled, and they were not.
+    """
+    size = (header.width, header.height)
+    others = [frame for frame in (stated, header.stored) if frame not in (None, size)]
+    if not _fit(boxes, size):
+        return any(_fit(boxes, frame) for frame in others)
+    if not boxes or stated in (None, size) or not _fit(boxes, stated):
+        return False
+    scale = size[0] / stated[0]
+    return abs(stated[1] * scale - size[1]) <= max(1.0, scale)
 
 
 def _fit(boxes, size: tuple[int, int]) -> bool:

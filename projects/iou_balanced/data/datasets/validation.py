@@ -13,6 +13,7 @@ from numbers import Integral
 from detectron2.structures import BoxMode
 from detectron2.utils import comm
 
+from iou_balanced.formats.class_names import spelled_alike
 from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.values import parse_number
 
@@ -148,7 +149,10 @@ def _xyxy(annotation: dict) -> list[float] | None:
         c, d = a + c, b + d
     elif mode != BoxMode.XYXY_ABS:
         raise ValueError(f"bbox_mode must be XYXY_ABS or XYWH_ABS, but got {mode!r}")
-    if not math.isfinite(a + b + c + d):
+    try:
+        if not math.isfinite(a + b + c + d):
+            return None
+    except OverflowError:  # a whole number beyond all floats
         return None
     return [a, b, c, d]
 
@@ -207,17 +211,26 @@ class CheckedLoader:
         Raises:
             ValueError: no image remains, or no box of those that there were.
         """
+        dicts, findings, error = self.look()
+        if error:
+            raise ValueError(f"{error}\n{findings.summary(self.name)}")
+        return dicts, findings
+
+    def look(self) -> tuple[list[dict], Findings, str]:
+        """As `check`, with the error as text, "" for none, and the findings in any case.
+
+        Raises:
+            ValueError: the file cannot be read, or contradicts itself.
+        """
         dicts, findings = self._load()
         dicts = _validate(dicts, findings, len(self.class_names), self._min_side, self.class_names)
         num_boxes = self._count(dicts, findings)
         causes = findings.causes()
         if not dicts or (not num_boxes and causes):
             what = "box" if dicts else "image"
-            raise ValueError(
-                f"data set {self.name!r} has no usable {what} left: {causes or 'it has none'}\n"
-                f"{findings.summary(self.name)}"
-            )
-        return dicts, findings
+            error = f"data set {self.name!r} has no usable {what} left: {causes or 'it has none'}"
+            return dicts, findings, error
+        return dicts, findings, ""
 
     def _count(self, dicts: list[dict], findings: Findings) -> int:
         """Add what training leaves aside; returns the boxes that it does not."""
@@ -241,6 +254,8 @@ class CheckedLoader:
                     used = True
             if not used:
                 findings.add("no_boxes", record["file_name"])
+        for names in spelled_alike(self.class_names):
+            findings.add("spelling", ", ".join(map(ascii, names)))
         if annotated:
             for k, name in enumerate(self.class_names):
                 if not boxes[k]:

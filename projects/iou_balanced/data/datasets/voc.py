@@ -89,7 +89,14 @@ def register_voc_dir(
             )
         classes = class_names
     load = CheckedLoader(
-        partial(load_voc_split, root, split, classes, difficult, pixel_range=pixel_range),
+        partial(
+            load_voc_split,
+            root,
+            split,
+            classes,
+            difficult,
+            pixel_range=arguments["pixel_range"],
+        ),
         name=name,
         class_names=classes,
         on_invalid=on_invalid,
@@ -115,17 +122,23 @@ def voc_class_names(root: str) -> list[str]:
         ValueError: there is no object in any of them.
     """
     folder = os.path.join(root, "Annotations")
-    names = set()
-    for file in os.listdir(folder):
+    names, unreadable = set(), []
+    for file in sorted(os.listdir(folder)):
         if file.endswith(".xml"):
             try:
                 tree = read_xml(os.path.join(folder, file))
-            except ValueError:
+            except ValueError as e:
+                unreadable.append(f"{file}: {e}")
                 continue
             names.update(text_of(obj, "name") for obj in tree.findall("object"))
     names.discard("")
     if not names:
-        raise ValueError(f"no xml file in {folder} has an <object> with a <name>: no classes")
+        reason = ""
+        if unreadable:
+            reason = f"; {len(unreadable)} of them cannot be read, first {unreadable[0]}"
+        raise ValueError(
+            f"no xml file in {folder} has an <object> with a <name>: no classes{reason}"
+        )
     return sorted(names)
 
 

@@ -112,7 +112,9 @@ def _load_image(
         return None
 
     file_name = text_of(tree, "filename").replace("\\", "/").rsplit("/", 1)[-1]
-    path = images.get(stem) or images.get(file_name)
+    # The file's own word where it is of this stem: there may be a.jpg and a.png.
+    named = images.get(file_name) if os.path.splitext(file_name)[0] == stem else None
+    path = named or images.get(stem) or images.get(file_name)
     if path is None:
         findings.add(
             "missing_image",
