@@ -48,6 +48,7 @@ def test_images_are_opened(make_coco, capsys, tmp_path):
     images = [
         {"id": i, "file_name": name, "width": 40, "height": 30} for i, name in enumerate(names)
     ]
+    images[1].update(width=40, height=35)
     boxes = [
         {"id": i, "image_id": i, "category_id": 2, "bbox": bbox, "area": 81, "iscrowd": 0}
         for i, bbox in enumerate([[2, 3, 9, 9]] * 5)
@@ -69,7 +70,7 @@ def test_images_are_opened(make_coco, capsys, tmp_path):
     for part in (
         "cut.jpg cannot be read (OSError: image file is truncated",
         "40 x 30, but turned.jpg is 30 x 40 (EXIF orientation 6, stored as 40 x 30)",
-        "40 x 30, but small.jpg is 20 x 15",
+        "40 x 35, but small.jpg is 20 x 15",
         "wide.png: mode I;16",
         "refused",
     ):
@@ -102,13 +103,15 @@ def test_data_of_a_config(make_voc, capsys, tmp_path):
     config = tmp_path / "config.py"
     config.write_text(
         "from detectron2.config import LazyCall as L\n"
-        "from detectron2.data import get_detection_dataset_dicts\n"
+        "from detectron2.data import build_detection_train_loader, get_detection_dataset_dicts\n"
         "from iou_balanced.data import register_voc_dir\n"
         "def names(split, classes):\n"
         f"    names = L(register_voc_dir)(root={str(root)!r}, split=split, class_names=classes)\n"
-        "    return dict(dataset=L(get_detection_dataset_dicts)(names=names))\n"
+        "    dataset = L(get_detection_dataset_dicts)(names=names)\n"
+        "    return L(build_detection_train_loader)(dataset=dataset, mapper=L(dict)())\n"
         "dataloader = dict(train=names('x', ['cat']), test=names('y', ['Cat']))\n"
-        "model = dict()\n"
+        "from torch.nn import Linear\n"
+        "model = L(Linear)(in_features=1, out_features=1)\n"
         "train = dict()\n"
     )
     status, text = run(capsys, "--config-file", config)
@@ -168,3 +171,39 @@ def test_the_loader_says_the_same(make_coco, coco_box):
     report = check_data_set(name, progress=False, workers=1)
     assert report.findings.counts == {"no_area": 1, "empty_class": 1, "no_boxes": 1}
     assert report.is_refused and report.boxes == {"dog": 1}
+
+
+def test_a_name_that_nobody_registered(capsys):
+    status, text = run(capsys, "--name", "nope")
+    assert status == 1 and "no data set is registered as 'nope'" in text
+
+
+@pytest.mark.parametrize("text", ["A: [", "FOO: !!python/name:x", "VERSION: 2\nDATASETS: 5\n"])
+def test_a_yaml_config_that_cannot_be_read(capsys, tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    status, out = run(capsys, "--config-file", path)
+    assert status == 1 and out.startswith(f"error: {path} cannot be read with []: ")
+    assert run(capsys, "--config-file", tmp_path / "no.yaml")[0] == 1
+
+
+def test_findings_are_there_where_nothing_is_left(make_coco, coco_box, capsys, tmp_path):
+    files = make_coco(annotations=[coco_box(1, 7, 9, (5, 5, 0, 9))])
+    output = tmp_path / "o.json"
+    status, text = run(
+        capsys, "--json-file", files[0], "--image-root", files[1], "--output", output
+    )
+    assert status == 1 and "error: data set" in text and "no usable box left" in text
+    (report,) = json.loads(output.read_text())
+    assert report["findings"]["no_area"]["count"] == 1 and "no usable box" in report["error"]
+
+
+def test_the_same_arguments_as_the_register_functions(make_coco, coco_box, make_voc, capsys):
+    files = make_coco(annotations=[coco_box(1, 7, 9, (30, 20, 38, 28)), coco_box(2, 5, 2)])
+    Image.new("I;16", (40, 30)).save(files[1] / "b.png")
+    arguments = ["--json-file", files[0], "--image-root", files[1]]
+    text = run(capsys, *arguments, "--bbox-format", "xyxy", "--pixel-range", "0,4095")[1]
+    assert "1 x image of more than 8 bits (scaled" in text and "outside" not in text
+    root = make_voc({"a": [("cat", (2, 2, 9, 9), 1), ("dog", (2, 2, 9, 9))]}, {"x": ["a"]})
+    text = run(capsys, "--voc-root", root, "--split", "x", "--difficult", "drop")[1]
+    assert "1 x difficult object" in text

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -206,3 +208,32 @@ def test_in_a_worker_that_is_started_afresh(make_voc):
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(_read_in_process, (job,)) == 100  # 5000 * 255 / 12750
     assert torch.is_tensor(mapper()(record)["image"])
+
+
+def png_of_16_bits(path, value, channels):
+    """A PNG of 20 x 10 whose channels have 16 bits, which Pillow can read and not write."""
+
+    def chunk(kind, data):
+        end = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + end
+
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    row = b"\0" + struct.pack(">H", value) * (20 * channels)
+    header = struct.pack(">IIBBBBB", 20, 10, 16, kind, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row * 10)), chunk(b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_several_channels_of_16_bits(tmp_path, channels):
+    # Pillow takes the upper 8 bits: of a camera's 12 bits, nearly black.
+    path = tmp_path / "a.png"
+    png_of_16_bits(path, 4095, channels)
+    with pytest.raises(ImageError, match=r"several channels of 16 bits .*pixel_range=\[0,65535\]"):
+        image_reading.read_image(str(path), "BGR")
+    image_reading.set_pixel_range(str(tmp_path), [0, 65535])
+    assert (image_reading.read_image(str(path), "BGR") == 15).all()
+    image_reading._PIXEL_RANGES.clear()
+    image_reading.set_pixel_range(str(tmp_path), [0, 4095])
+    with pytest.raises(ImageError, match="several channels of 16 bits"):
+        image_reading.read_image(str(path), "BGR")

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from iou_balanced.data import register_coco_json
-from iou_balanced.evaluation import COCOBoxEvaluator, load_ground_truth
+from iou_balanced.evaluation import COCOBoxEvaluator, VOCDetectionEvaluator, load_ground_truth
 
 from .helpers import SIZE, coco_dict, instances, random_scene, register_dicts, unique_name
 
@@ -273,3 +273,83 @@ def test_ground_truth_of_a_file_with_masks_for_some(tmp_path):
     truth = load_ground_truth(name)
     assert ["segmentation" in a for a in truth.dataset["annotations"]] == [True, False]
     assert MetadataCatalog.get(name).json_file == str(path)
+
+
+@pytest.mark.parametrize("size", [(SIZE, SIZE), (None, None), (SIZE // 2, SIZE)])
+def test_masks_are_drawn_at_the_images_size(tmp_path, size):
+    data = coco_dict([[(0, 10, 10, 50, 50)]], names=CLASSES[:2])
+    data["images"][0].update(width=size[0], height=size[1])
+    data["annotations"][0]["segmentation"] = [[10, 10, 60, 10, 60, 60, 10, 60]]
+    found = instances([(0, 0.9, 10, 10, 50, 50)])
+    found.pred_masks = np.zeros((1, SIZE, SIZE), dtype=bool)
+    found.pred_masks[:, 10:60, 10:60] = True
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data))
+    Image.new("L", (SIZE, SIZE)).save(tmp_path / data["images"][0]["file_name"])
+    name = register_coco_json(name=unique_name(), json_file=str(path), image_root=str(tmp_path))
+    evaluator = COCOBoxEvaluator(name)
+    evaluator.reset()
+    evaluator.process([{"image_id": 100}], [{"instances": found}])
+    results = evaluator.evaluate()
+    assert results["segm"]["AP"] == results["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_keypoints_that_some_objects_lack(tmp_path):
+    data = coco_dict([[(0, 10, 10, 50, 50), (0, 100, 100, 50, 50)]], names=CLASSES[:2])
+    points = [v for i in range(17) for v in (20 + i, 20 + 2 * i, 2)]
+    data["annotations"][0]["keypoints"] = points  # without num_keypoints
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data))
+    name = register_coco_json(name=unique_name(), json_file=str(path), image_root=str(tmp_path))
+    evaluator = COCOBoxEvaluator(name, tasks=("bbox", "keypoints"))
+    evaluator.reset()
+    found = instances([(0, 0.9, 10, 10, 50, 50)])
+    shift = np.array([0.5, 0.5, 0])
+    found.pred_keypoints = np.array(points, dtype=np.float32).reshape(1, 17, 3) + shift
+    evaluator.process([{"image_id": 100}], [{"instances": found}])
+    assert evaluator.evaluate()["keypoints"]["AP"] == pytest.approx(100)
+
+
+def one_box(**values):
+    box = {"bbox": [10, 10, 60, 60], "bbox_mode": 0, "category_id": 0, **values}
+    record = {"image_id": 100, "file_name": "a.png", "width": 99, "height": 99}
+    return register_dicts([{**record, "annotations": [box]}], ["dog"])
+
+
+@pytest.mark.parametrize("segmentation", [[], [[]], [[10, 10, 60, 60]], None, "none", [1, 2, 3]])
+def test_dicts_whose_segmentation_is_no_mask(segmentation):
+    evaluator = COCOBoxEvaluator(one_box(segmentation=segmentation))
+    evaluator.reset()
+    evaluator.process([{"image_id": 100}], [{"instances": instances([(0, 0.9, 10, 10, 50, 50)])}])
+    metrics = evaluator.evaluate()["bbox"]
+    assert metrics["APm"] == pytest.approx(100) and math.isnan(metrics["APs"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"category_id": 5}, r"a\.png, box 0: category_id 5 is no class in \[0, 1\)"),
+        ({"category_id": -1}, r"box 0: category_id -1 is no class"),
+        ({"iscrowd": "maybe"}, r"box 0: iscrowd 'maybe' is neither 0 nor 1"),
+        ({"bbox": [1, 2, None, 4]}, r"box 0: bbox .* is not four finite numbers"),
+    ],
+)
+def test_dicts_with_values_that_cannot_be_read(values, message):
+    with pytest.raises(ValueError, match=message):
+        COCOBoxEvaluator(one_box(**values))
+
+
+@pytest.mark.parametrize("cls", [COCOBoxEvaluator, VOCDetectionEvaluator])
+def test_a_detection_of_a_class_that_does_not_exist(cls):
+    evaluator = cls(one_box(iscrowd="0"))
+    evaluator.reset()
+    found = instances([(7, 0.9, 10, 10, 50, 50)])
+    evaluator.process([{"image_id": 100}], [{"instances": found}])
+    with pytest.raises(ValueError, match="is of class 7, but there are 1 classes"):
+        evaluator.evaluate()
+
+
+@pytest.mark.parametrize("value", [0, -1, "5", 2.5, True, [500]])
+def test_limits_of_detections_that_make_no_sense(value):
+    with pytest.raises(ValueError, match="`max_dets_per_image` to be a whole number from 1 on"):
+        COCOBoxEvaluator(one_box(), max_dets_per_image=value)

@@ -190,8 +190,15 @@ def test_boxes_on_an_image_of_another_size(make_coco, coco_box, caplog):
     assert "1 x image whose boxes fit the size in the annotation file and not" in caplog.text
 
 
-def test_a_size_that_is_wrong_though_the_boxes_are_not(make_coco, caplog):
+def test_an_image_that_was_scaled_and_whose_boxes_fit_either_size(make_coco, caplog):
+    # 80 x 60 is 40 x 30 twice: the boxes were drawn there, and would be on other pixels here.
     files = make_coco(images=images(width=80, height=60))
+    assert [d["image_id"] for d in load(files, caplog)] == [5]
+    assert "80 x 60, but a.png is 40 x 30" in caplog.text
+
+
+def test_a_size_that_is_wrong_though_the_boxes_are_not(make_coco, caplog):
+    files = make_coco(images=images(width=30, height=40))
     (record,) = [d for d in load(files, caplog) if d["image_id"] == 7]
     assert (record["width"], record["height"]) == (40, 30)
     assert "1 x wrong image size" in caplog.text
@@ -338,3 +345,35 @@ def test_a_mirrored_photograph_is_told(make_coco, caplog):
     Image.new("RGB", (40, 30)).save(files[1] / "m.jpg", exif=exif)
     assert len(load(files, caplog)) == 1
     assert "m.jpg: EXIF orientation 3" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(None, None), (0, 0), (-1, -1)])
+@pytest.mark.parametrize(
+    ("bbox", "message"),
+    [([0.2, 0.3, 0.4, 0.5], "8 of 8 boxes are smaller"), ([20, 15, 38, 28], "all fit when they")],
+)
+def test_other_formats_where_the_file_has_no_sizes(make_coco, coco_box, size, bbox, message):
+    boxes = [coco_box(i, 7, 9, bbox) for i in range(8)]
+    first = {"id": 7, "file_name": "a.png", "width": size[0], "height": size[1]}
+    with pytest.raises(ValueError, match=message):
+        load(make_coco(images=[first], annotations=boxes))
+
+
+@pytest.mark.parametrize("points", [["1", "2", "2"], [None, 0, 2], [[1, 2, 2]], [1, 2], "none", {}])
+def test_keypoints_never_decide_about_a_box(make_coco, coco_box, points):
+    files = make_coco(annotations=[coco_box(1, 7, 9, keypoints=points), coco_box(2, 5, 2)])
+    assert boxes_in(load(files)) == [1, 1]
+
+
+def test_a_number_beyond_all_floats(make_coco, coco_box, caplog):
+    files = make_coco(annotations=[coco_box(1, 7, 9, (1, 2, 10**400, 4)), coco_box(2, 5, 2)])
+    assert boxes_in(load(files, caplog)) == [1, 0]
+    assert "annotations[0]" in caplog.text
+
+
+def test_class_names_that_differ_in_spelling_only_are_told(make_coco, caplog):
+    categories = [{"id": 9, "name": "cat"}, {"id": 2, "name": "Cat"}]
+    load(make_coco(categories=categories), caplog)
+    assert "'Cat', 'cat'" in caplog.text and "1 x class names that differ in upper" in caplog.text
+    with pytest.raises(ValueError, match="class names that differ"):
+        load(make_coco(categories=categories), name="strict", on_invalid="error")

@@ -113,11 +113,38 @@ def test_boxes_of_another_image_size(make_voc, caplog):
     root = make_voc(images, {"x": ["a", "b"]}, size=(400, 300))
     with pytest.raises(ValueError, match="no usable image left: 2 x image whose boxes fit the"):
         load(root)
-    # Boxes that fit the image as it is: the stated size alone is wrong.
-    root = make_voc({"a": CAT}, {"x": ["a"]}, size=(400, 300), folder="other")
+    # Ten times the image's sides: also where the boxes would fit.
+    root = make_voc({"a": CAT}, {"x": ["a"]}, size=(400, 300), folder="scaled")
+    with pytest.raises(ValueError, match="no usable image left: 1 x image whose boxes fit"):
+        load(root)
+    # Of other proportions, and the boxes fit the image: the stated size alone is wrong.
+    root = make_voc({"a": CAT}, {"x": ["a"]}, size=(500, 300), folder="other")
     (record,) = load(root, caplog)
     assert (record["width"], record["height"]) == (40, 30)
-    assert "a.xml: 400 x 300, but a.jpg is 40 x 30" in caplog.text
+    assert "a.xml: 500 x 300, but a.jpg is 40 x 30" in caplog.text
+
+
+def test_boxes_that_fit_the_turned_image_only_stay(make_voc, caplog):
+    # The size is the stored one, 40 x 30, and the box was drawn on what is seen, 30 x 40.
+    root = make_voc({"a": [("cat", (5, 33, 12, 39))]}, {"x": ["a"]})
+    red_square(root, "a", 6)
+    (record,) = load(root, caplog)
+    assert [a["bbox"] for a in record["annotations"]] == [[4, 32, 12, 39]]
+    assert "1 x wrong image size" in caplog.text
+
+
+def test_the_image_that_the_file_names(make_voc):
+    root = make_voc({"a": CAT}, {"x": ["a"]}, filename="a.png")
+    Image.new("RGB", (40, 30)).save(root / "JPEGImages" / "a.png")
+    assert load(root)[0]["file_name"].endswith("a.png")
+
+
+def test_no_xml_that_can_be_read_says_why(make_voc):
+    root = make_voc({"a": CAT}, {"x": ["a"]})
+    path = root / "Annotations" / "a.xml"
+    path.write_text('<?xml version="1.0" encoding="utf-16"?>' + path.read_text())
+    with pytest.raises(ValueError, match=r"no classes; 1 of them cannot be read, first a\.xml: "):
+        load(root)
 
 
 def test_swapped_sides_are_told(make_voc, caplog):
