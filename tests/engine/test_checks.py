@@ -17,9 +17,10 @@ AUGMENTATIONS = "dataloader.test.mapper.augmentations"
 
 
 def load(*overrides):
-    # Without data sets: what is looked at comes before them.
-    names = [f"dataloader.{split}.dataset.names=null" for split in ("train", "test")]
-    return load_config(CENTERNET, ["train.device=cpu", *names, *overrides])
+    # Data sets without names: what is looked at comes before them.
+    own = "torch.utils.data.TensorDataset"
+    sets = [f"dataloader.{split}.dataset._target_={own}" for split in ("train", "test")]
+    return load_config(CENTERNET, ["train.device=cpu", *sets, *overrides])
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,10 @@ BAD = {
     "train.clip_grad.max_norm": (["-1", "0", "nan", "inf", "abc", "true"], ABOVE),
     "train.clip_grad.norm_type": (["0", "-2", "abc", "nan", "null"], "give a number from 1 on, or"),
     "train.best_checkpoint.mode": (["maximum", "null"], "give max or min"),
-    "train.best_checkpoint.metric": (["5"], "give a text, or null for no best checkpoint"),
+    "train.best_checkpoint.metric": (
+        ["5", "''", "' '"],
+        "give the name of a metric, such as bbox/AP, or null for no best checkpoint",
+    ),
     "train.device": (["gpu", "5.5", "null", "''", "meta"], "give cpu, cuda or cuda:NUMBER"),
     "train.init_checkpoint": (["5"], "give a text"),
     "train.output_dir": (["''", "' '", "null", "5"], "give the name of a folder"),

@@ -16,6 +16,7 @@ from iou_balanced.backbones import timm_images_warning
 from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, is_from
 from .lazy_class_names import check_classes, data_set_names, training_classes
+from .node_options import check_nodes
 from .options import check_options, check_training_nodes
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
             test set with others than it.
     """
     check_options(cfg)  # once more: it may have been changed since it was loaded
+    check_nodes(cfg)
     if not eval_only:
         check_training_nodes(cfg)
     _check_device(torch.device(cfg.train.device))

@@ -1,7 +1,8 @@
 """The keys of a LazyConfig that the engine itself reads: defaults, and what they may be.
 
 `TRAIN_OPTIONS` declares those of `train`. Of the nodes that become Detectron2's and torch's own
-objects only the well-known numbers are looked at.
+objects only the well-known values are looked at; those of models, data sets and evaluators are in
+`node_options`.
 """
 
 import math
@@ -76,6 +77,9 @@ def or_null(rule: Rule, meaning: str) -> Rule:
 FLAG = Rule(lambda x: isinstance(x, (bool, int)) and x in (0, 1), "true or false")
 TEXT = Rule(lambda x: isinstance(x, str), "a text")
 NAME = Rule(lambda x: isinstance(x, str) and x != "", "a name")
+METRIC = Rule(
+    lambda x: isinstance(x, str) and x.strip() != "", "the name of a metric, such as bbox/AP"
+)
 FOLDER = Rule(lambda x: isinstance(x, str) and x.strip() != "", "the name of a folder")
 ANY = Rule(lambda x: True, "anything")
 DEVICE = Rule(_is_device, "cpu, cuda or cuda:NUMBER")
@@ -119,7 +123,7 @@ TRAIN_OPTIONS = {
     "clip_grad.max_norm": Option(None, or_null(number(above=True), "no clipping")),
     "clip_grad.norm_type": Option(2.0, NORM),
     # Keeps model_best.pth; metric None: no best checkpoint.
-    "best_checkpoint.metric": Option(None, or_null(TEXT, "no best checkpoint")),
+    "best_checkpoint.metric": Option(None, or_null(METRIC, "no best checkpoint")),
     "best_checkpoint.mode": Option("max", one_of("max", "min")),
     "progress_bar": Option(True, FLAG),
 }
@@ -134,9 +138,14 @@ _OTHERS = {
     "dataloader.train.num_workers": whole(0),
     "dataloader.test.num_workers": whole(0),
     "dataloader.test.batch_size": whole(1),
+    "dataloader.train.aspect_ratio_grouping": FLAG,
+    "dataloader.train.dataset.filter_empty": FLAG,
+    "dataloader.test.dataset.filter_empty": FLAG,
     "optimizer.lr": number(),
     "optimizer.weight_decay": number(),
     "optimizer.momentum": number(below=1.0),
+    "optimizer.amsgrad": FLAG,
+    "optimizer.nesterov": FLAG,
     "optimizer.betas": Rule(
         lambda x: OmegaConf.is_list(x) and len(x) == 2 and all(map(number(below=1.0).allows, x)),
         "two numbers from 0 on and below 1",
