@@ -67,8 +67,10 @@ def _read(config_file: str) -> DictConfig:
         mark = getattr(e, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"
         raise UserError(f"config file {config_file}{where}: {getattr(e, 'problem', e)}") from e
-    except OmegaConfBaseException:  # a single value
-        cfg = None
+    except OmegaConfBaseException as e:
+        if config_file.endswith(".py"):
+            raise UserError(f"config file {config_file}: {' '.join(str(e).split())}") from e
+        cfg = None  # yaml with a single value
     except ValueError as e:
         if "has to be a python or yaml file" not in str(e):
             raise
