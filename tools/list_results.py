@@ -42,7 +42,7 @@ def table(record: dict) -> str:
     """The record in Markdown, without a line break at its end."""
     columns, formats = record["columns"], record.get("formats", {})
     rows = [
-        [_cell(cell, formats.get(column, "{:.1f}")) for column, cell in zip(columns, row)]
+        [_cell(cell, formats.get(column, "{:.1f}")) for column, cell in zip(columns, row, strict=True)]
         for row in record["rows"]
     ]
     if "blank_repeats" in record:
@@ -100,7 +100,7 @@ def draw(record: dict, file: Path) -> None:
         seeds = [[row[i] for i in places] for row in record["rows"] if row[kind] == losses]
         for ap in seeds:
             axes.plot(iou, ap, color=color, linewidth=0.6, alpha=0.6)
-        mean = [sum(x) / len(x) for x in zip(*seeds)]
+        mean = [sum(x) / len(x) for x in zip(*seeds, strict=True)]
         axes.plot(iou, mean, color=color, marker="o", label=f"{losses}, mean of {len(seeds)} seeds")
     axes.set(xlabel="IoU threshold", ylabel="AP", title="RetinaNet on digits", ylim=(0, 100))
     axes.legend()
