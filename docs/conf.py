@@ -41,7 +41,10 @@ nitpicky = True
 # Types of other projects, whose sites are not asked.
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|detectron2|omegaconf|numpy|PIL|fvcore|pycocotools)\b.*"),
-    (r"py:.*", r"(argparse|collections|enum|logging|pathlib|typing)\b.*"),
+    (r"py:.*", r"(argparse|collections|logging|os|pathlib)\b.*"),
+    # Named tuples of a detector, and names without a module in annotations and docstrings.
+    (r"py:.*", r"(.*\.)?(AffineCropTransform|CenterNetPredictions|CenterTargets)"),
+    (r"py:.*", r"(Boxes|CfgNode|H|Tensor|W)"),
 ]
 
 
