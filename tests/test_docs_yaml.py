@@ -1,6 +1,5 @@
 """The yaml files in docs/yaml.md are what it says they are."""
 
-import contextlib
 import re
 from pathlib import Path
 
@@ -23,7 +22,8 @@ def config(text, folder):
     """What the page's lines of Python make of one of its yaml files."""
     (folder / "my_detector.yaml").write_text(text)
     names = {}
-    with contextlib.chdir(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         exec(CODE, names)
     names["cfg"].MODEL.DEVICE = "meta"
     return names["cfg"]

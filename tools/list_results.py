@@ -6,8 +6,8 @@ tools/list_results.py --write    puts each between its marker lines on the pages
 tools/list_results.py --check    exits 1 where a page shows another table
 tools/list_results.py --figure docs/images/ap_by_iou.png    draws AP by IoU threshold of the digits
 
-A record is a JSON file: columns, rows, and how they were measured (hardware, versions, settings, and
-the commit that reported them). A cell is a text, a number, or a list of numbers.
+A record is a JSON file: columns, rows, and how they were measured (hardware, versions, settings,
+and the commit that reported them). A cell is a text, a number, or a list of numbers.
 """
 
 import argparse
@@ -42,7 +42,10 @@ def table(record: dict) -> str:
     """The record in Markdown, without a line break at its end."""
     columns, formats = record["columns"], record.get("formats", {})
     rows = [
-        [_cell(cell, formats.get(column, "{:.1f}")) for column, cell in zip(columns, row, strict=True)]
+        [
+            _cell(cell, formats.get(column, "{:.1f}"))
+            for column, cell in zip(columns, row, strict=True)
+        ]
         for row in record["rows"]
     ]
     if "blank_repeats" in record:
