@@ -268,14 +268,26 @@ def test_cells_of_a_record(list_results):
         "columns": ["seed", "losses", "AP", "times"],
         "rows": [[0, "plain", 1.25, [1.0, 2.0]], [0, "ours", 2.0, [1.5]], [1, "ours", 4.0, []]],
         "formats": {"times": "{:.2f}"},
-        "mean_difference": ["losses", "ours", "plain"],
+        "summary": [["mean", "difference", "+1.8", ""]],
     }
     assert list_results["table"](record).splitlines()[2:] == [
         "| 0 | plain | 1.2 | 1.00, 2.00 |",
         "| 0 | ours | 2.0 | 1.50 |",
         "| 1 | ours | 4.0 |  |",
-        "| mean | difference | +1.8 | mean |",  # 3 - 1.25
+        "| mean | difference | +1.8 |  |",
     ]
+
+
+def test_the_summary_of_the_digits_is_that_of_the_rows(list_results):
+    record = list_results["load"]("digits")
+    (summary,) = record["summary"]
+    for i, name in enumerate(record["columns"][2:], start=2):
+        ours, plain = (
+            [row[i] for row in record["rows"] if row[1] == losses]
+            for losses in ("IoU-balanced", "plain")
+        )
+        # Its numbers are of unrounded ones.
+        assert float(summary[i]) == pytest.approx((sum(ours) - sum(plain)) / 3, abs=0.15), name
 
 
 def test_the_figure(list_results, tmp_path):

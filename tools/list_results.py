@@ -50,8 +50,7 @@ def table(record: dict) -> str:
     ]
     if "blank_repeats" in record:
         _blank_repeats(rows, columns.index(record["blank_repeats"]))
-    if "mean_difference" in record:
-        rows.append(_mean_difference(record, *record["mean_difference"]))
+    rows += record.get("summary", [])  # of unrounded numbers, which the rows no longer have
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
@@ -66,19 +65,6 @@ def _blank_repeats(rows: list[list[str]], column: int) -> None:
     last = None
     for row in rows:
         row[column], last = ("" if row[column] == last else row[column]), row[column]
-
-
-def _mean_difference(record: dict, column: str, ours: str, theirs: str) -> list[str]:
-    """The last row: the mean of one kind of rows less that of the other."""
-    kind, cells = record["columns"].index(column), []
-    for i, name in enumerate(record["columns"]):
-        values = {k: [r[i] for r in record["rows"] if r[kind] == k] for k in (ours, theirs)}
-        if all(isinstance(x, float) for group in values.values() for x in group):
-            means = [sum(group) / len(group) for group in values.values()]
-            cells.append(f"{means[0] - means[1]:+.1f}")
-        else:
-            cells.append("difference" if name == column else "mean")
-    return cells
 
 
 def fill(text: str) -> str:
