@@ -1,5 +1,6 @@
 # make setup  only make the environment, .venv
-# make test   lint and the tests of a few minutes
+# make test   lint, the docs, and the tests of a few minutes
+# make docs   build the site, docs/_build/html; warnings are errors
 # make demo   train the baseline and the balanced detector; writes output/demo/report.html
 # The first call sets up .venv from PyPI (about 5 GB, most of it torch); later calls are quick.
 
@@ -12,11 +13,11 @@ SUITABLE := -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	if $$python $(SUITABLE) 2> /dev/null; then echo $$python; break; fi; done)
 
-.PHONY: setup test test-slow demo lint clean distclean
+.PHONY: setup test test-slow demo docs lint clean distclean
 
 setup: $(VENV)/ready
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 test-slow: $(VENV)/ready
@@ -24,6 +25,10 @@ test-slow: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(BIN)/python tools/demo.py
+
+# From nothing (-E): what is kept of a build with warnings would not warn again.
+docs: $(VENV)/ready
+	$(BIN)/python -m sphinx -q -E -n -W --keep-going -b html docs docs/_build/html
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
@@ -40,14 +45,14 @@ $(VENV)/ready: setup.py constraints.txt tools/install_detectron2.py tools/detect
 		mkdir -p $(VENV) && touch $(VENV)/incomplete && $(PYTHON) -m venv $(VENV); fi
 	@touch $(VENV)/incomplete
 	@echo "Setting up $(VENV) (once; torch is large)"
-	@$(PIP) install --quiet -c constraints.txt torch torchvision -e '.[dev,demo]'
+	@$(PIP) install --quiet -c constraints.txt torch torchvision -e '.[dev,demo,docs]'
 	@$(BIN)/python tools/install_detectron2.py --constraint constraints.txt
 	@$(BIN)/python -m iou_balanced.doctor
 	@rm $(VENV)/incomplete && touch $@
 
 clean:
-	rm -rf build dist projects/*.egg-info .pytest_cache .ruff_cache
-	find configs projects tests tools -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf build dist docs/_build projects/*.egg-info .pytest_cache .ruff_cache
+	find configs docs projects tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean
 	rm -rf $(VENV)

@@ -13,6 +13,7 @@ EXTRAS = {
     "demo": ["scikit-learn", "matplotlib"],
     "fast-eval": ["faster-coco-eval"],
     "timm": ["timm"],
+    "docs": ["sphinx", "myst-parser", "furo"],
     "dev": [
         "pytest",
         "pytest-xdist",

@@ -1,5 +1,5 @@
 """Every row of Tables 1 to 12 of "Balance-Oriented Focal Loss" is a file, or a file and overrides
-that README.md lists.
+that docs/reproduction.md lists.
 """
 
 import pytest

@@ -8,7 +8,7 @@ from .engine.helpers import ROOT, make_args, read_metrics
 
 NAMES = ("retinanet_small", "ssd_small", "foveabox_small", "faster_rcnn_small")
 CONFIGS = [f"{name}{ending}" for name in NAMES for ending in ("", "_iou_balanced")]
-LONG_TAIL = {  # iterations, and floors as below, of the runs that README.md reports
+LONG_TAIL = {  # iterations, and floors as below, of the runs that docs/results.md reports
     "fcos_small_long_tail_bofl": (600, 50, 30),
     "retinanet_small_long_tail_bofl": (1000, 30, 15),
     "centernet_small_long_tail_bofl": (1000, 50, 25),

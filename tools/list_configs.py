@@ -1,9 +1,9 @@
 #!/usr/bin/env python
 """Print the table of configs in Markdown, from the files themselves.
 
-tools/list_configs.py                    prints it
-tools/list_configs.py --write README.md  puts it between the two marker lines
-tools/list_configs.py --check README.md  exits 1 where the file's table is another one
+tools/list_configs.py                         prints it
+tools/list_configs.py --write docs/configs.md  puts it between the two marker lines
+tools/list_configs.py --check docs/configs.md  exits 1 where the file's table is another one
 """
 
 import argparse
@@ -47,7 +47,7 @@ def describe(file: Path) -> tuple[str, ...]:
     losses = _loss_node(cfg.model)
     cls_loss, box_loss = losses.get("cls_loss") or {}, losses.get("box_loss") or {}
     cells = (
-        f"[{_path(file)}](configs/{file.relative_to(CONFIGS).as_posix()})",
+        f"[{_path(file)}](../configs/{file.relative_to(CONFIGS).as_posix()})",
         " ".join(x for x in (_detector(cfg.model), _backbone(cfg.model)) if x),
         _data(cfg),
         _scale(cfg),

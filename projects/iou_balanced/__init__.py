@@ -3,7 +3,7 @@
 `iou_balanced.balance` is loaded when it is first used, because it needs Detectron2.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = ["__version__", "balance"]
 

@@ -38,9 +38,9 @@ SCHEDULE = [
 ]
 
 
-def rows_of_the_readme():
+def rows_of_the_page():
     """{row: overrides} of the table that lists them."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    text = (ROOT / "docs/reproduction.md").read_text("utf-8")
     table = text.split("| row | on | overrides |\n|---|---|---|\n")[1].split("\n\n")[0]
     rows = {}
     for line in table.splitlines():
@@ -50,7 +50,7 @@ def rows_of_the_readme():
     return rows
 
 
-ROWS = rows_of_the_readme()
+ROWS = rows_of_the_page()
 
 
 def train(folder, *opts, config=BOFL, **kwargs):

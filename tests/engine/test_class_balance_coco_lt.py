@@ -29,7 +29,7 @@ detectors = pytest.mark.parametrize("detector", ["centernet_MNV2_140e", "fcos_R_
 
 
 def overrides_of(row, number=0):
-    """Of the README's row whose name starts so; a row may have several."""
+    """Of the row of docs/reproduction.md whose name starts so; a row may have several."""
     found = [value for name, value in ROWS.items() if name.startswith(row)]
     on, overrides = found[number]
     assert on == "`_bofl`"
@@ -86,7 +86,7 @@ def test_equalization(detector, number, background):
 @detectors
 @pytest.mark.parametrize("intensity", [0.05, 1.0])
 def test_balance_oriented(detector, intensity):
-    """Ours (intensity 5%), which the file is, and Ours: what README says of the full weights."""
+    """Ours (intensity 5%), which the file is, and Ours: what the docs say of the full weights."""
     overrides = [] if intensity == 0.05 else [f"{CB}.intensity=1"]
     class_balance = load(detector, overrides)[1]
     assert type(class_balance) is BalanceOriented and class_balance.intensity == intensity

@@ -50,7 +50,7 @@ def register_cityscapes(
         boxes, groups: as in `export_cityscapes`.
 
     Raises:
-        as `export_cityscapes`; ValueError: the name means another data set.
+        ValueError: the name means another data set; and as `export_cityscapes`.
     """
     # str() and abspath: arguments may come from a config, and "a/" and "./a" are one folder
     root, split = _root(root), str(split)

@@ -1,6 +1,5 @@
-"""The yaml files in the README are what it says they are."""
+"""The yaml files in docs/yaml.md are what it says they are."""
 
-import contextlib
 import re
 from pathlib import Path
 
@@ -14,16 +13,17 @@ from torch import nn
 from iou_balanced.engine import BalancedDefaultTrainer
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-FILES = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
-(CODE,) = re.findall(r"```python\n([^`]*my_detector\.yaml[^`]*)```", README)
+PAGE = (ROOT / "docs/yaml.md").read_text("utf-8")
+FILES = re.findall(r"```yaml\n(.*?)```", PAGE, flags=re.DOTALL)
+(CODE,) = re.findall(r"```python\n([^`]*my_detector\.yaml[^`]*)```", PAGE)
 
 
 def config(text, folder):
-    """What the README's lines of Python make of one of its yaml files."""
+    """What the page's lines of Python make of one of its yaml files."""
     (folder / "my_detector.yaml").write_text(text)
     names = {}
-    with contextlib.chdir(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
         exec(CODE, names)
     names["cfg"].MODEL.DEVICE = "meta"
     return names["cfg"]
