@@ -93,7 +93,7 @@ def try_model(name: str) -> Record:
         except ValueError as e:
             message = " ".join(str(e).split())
         except Exception as e:
-            return Record(**known, outcome="fails", reason=repr(e)[:200])
+            return _failed(known, e)
         remedy = re.search(r"(model_args=\{.+?\}|out_features=\[.+?\])", message)
         if not remedy:
             reason = re.sub(rf"^Expected .*? but (got '?{re.escape(name)}'?, )?", "", message)
@@ -102,7 +102,7 @@ def try_model(name: str) -> Record:
         try:  # what the message says
             found = _with_argument(name, remedy[1], message)
         except Exception as e:
-            return Record(**known, outcome="fails", reason=repr(e)[:200])
+            return _failed(known, e)
     return Record(**known, **tried, outcome="needs argument", **found)
 
 
@@ -119,6 +119,12 @@ def _look(name: str) -> tuple[int | None, list[int]]:
             except Exception:
                 return None, strides
     return sum(p.numel() for p in model.parameters()), strides
+
+
+def _failed(known: dict, error: Exception) -> Record:
+    if "DefaultCPUAllocator" in repr(error):
+        return Record(**known, outcome="not run", reason=f"needs more than {MEMORY_GIB} GiB")
+    return Record(**known, outcome="fails", reason=repr(error)[:200])
 
 
 def _with_argument(name: str, argument: str, message: str) -> dict[str, str]:
