@@ -120,8 +120,7 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         if not distributed or comm.is_main_process():
             if class_counts is not None:
                 self._groups = ClassGroups(class_counts, self._class_names, tail_ratio=tail_ratio)
-            absent = absent_classes_text(dataset_name, self._class_names, own)
-            if absent:
+            if absent := absent_classes_text(dataset_name, self._class_names, own):
                 self._logger.warning(absent)
             self._read_ground_truth(DatasetCatalog.get(dataset_name))
 
@@ -154,13 +153,7 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             images=np.array([i for i, _ in objects], dtype=np.int64),
             classes=self._model_classes([a["category_id"] for _, a in objects]),
             boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-            difficult=np.array(
-                [
-                    bool(parse_flag(a.get("difficult")) or parse_flag(a.get("iscrowd")))
-                    for _, a in objects
-                ],
-                dtype=bool,
-            ),
+            difficult=np.array([_is_difficult(a) for _, a in objects], dtype=bool),
         )
 
     def _model_classes(self, category_ids: Sequence[int]) -> np.ndarray:
@@ -246,10 +239,10 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         )
         images = np.repeat(np.array(order, dtype=np.int64), numbers)
         beyond = classes[(classes < 0) | (classes >= len(self._class_names))]
-        if len(beyond):
+        if beyond.size:
             raise ValueError(
-                f"data set '{self._dataset_name}': a detection is of class {int(beyond[0])}, but "
-                f"there are {len(self._class_names)} classes"
+                f"'{self._dataset_name}': a detection is of class {int(beyond[0])}, but there are "
+                f"{len(self._class_names)} classes"
             )
         return Detections(images, classes.astype(np.int64), boxes, scores)
 
@@ -284,6 +277,10 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         rows = [row[1:] for row in rows]
         table = tabulate(rows, header[1:], tablefmt="pipe", floatfmt=".1f")
         self._logger.info(f"Per-class AP ({self._metric}):\n{table}")
+
+
+def _is_difficult(annotation: dict) -> bool:
+    return bool(parse_flag(annotation.get("difficult")) or parse_flag(annotation.get("iscrowd")))
 
 
 def _class_rows(ap: dict[str, np.ndarray], class_names: Sequence[str]) -> list[tuple]:
