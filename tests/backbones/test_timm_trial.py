@@ -175,6 +175,8 @@ ANY_SIZE = "to be a timm model that takes images of any size, but got '{}', whic
             {},
             r"takes .* as model_args={'img_size': \(H, H\)}: multiples of 16 that",
         ),
+        # Takes smaller images than it is built for, but no larger ones.
+        ("mvitv2_tiny", {}, r"takes .* as model_args={'img_size': \(H, H\)}: multiples of 32 "),
         (
             "pit_ti_224",
             {},
