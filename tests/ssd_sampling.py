@@ -5,7 +5,8 @@ from unittest import mock
 
 import torch
 
-from iou_balanced.modeling import SSD, ssd
+from iou_balanced.modeling import SSD
+from iou_balanced.modeling.ssd import ssd
 
 
 @contextlib.contextmanager

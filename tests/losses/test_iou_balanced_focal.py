@@ -9,7 +9,7 @@ from iou_balanced.losses import (
     focal_kernel,
     iou_balanced_focal_loss,
     iou_ratio_weights,
-    row_index,
+    positive_rows,
     sigmoid_focal_loss,
 )
 
@@ -169,7 +169,7 @@ def test_gradcheck_at_fixed_weights(reduction):
     # derivative would be the plain one. So the weights are held fixed here, and the tests above
     # say which weights the loss takes.
     logits, weight = example().requires_grad_(), torch.rand(2, K, dtype=torch.float64)
-    positives, tables = row_index.index_rows(LABELS, K), ClassWeights(weight, weight, weight)
+    positives, tables = positive_rows.index_rows(LABELS, K), ClassWeights(weight, weight, weight)
     pos_weight = torch.rand(5, dtype=torch.float64) * 3
     assert torch.autograd.gradcheck(
         lambda x: focal_kernel.FocalTerms.apply(
@@ -185,7 +185,7 @@ def test_chunks_do_not_show(monkeypatch, num_rows, weights):
     logits = example()
     kwargs = {"class_weight": None if weights is None else torch.rand(2, K), "reduction": "none"}
     value, grad = grad_of(iou_balanced_focal_loss, logits, LABELS, POS_IOU, **kwargs)
-    monkeypatch.setattr(row_index, "_CHUNK", {"cpu": num_rows * K})
+    monkeypatch.setattr(positive_rows, "_CHUNK", {"cpu": num_rows * K})
     chunked, chunked_grad = grad_of(iou_balanced_focal_loss, logits, LABELS, POS_IOU, **kwargs)
     torch.testing.assert_close(chunked, value, rtol=1e-14, atol=0)
     torch.testing.assert_close(chunked_grad, grad, rtol=1e-14, atol=0)

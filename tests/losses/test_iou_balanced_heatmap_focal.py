@@ -10,7 +10,7 @@ from iou_balanced.losses import (
     iou_balanced_penalty_reduced_focal_loss,
     iou_weights,
     penalty_reduced_focal_loss,
-    row_index,
+    positive_rows,
 )
 
 from .heatmap_reference import example_heatmap, iou_balanced_heatmap_terms
@@ -121,7 +121,7 @@ def test_chunks_do_not_show(monkeypatch, elements):
         kwargs = {"class_weight": class_weight, "reduction": reduction}
         value, grad = grad_of(balanced_loss, *args, **kwargs)
         with monkeypatch.context() as patch:
-            patch.setattr(row_index, "_CHUNK", {"cpu": elements})
+            patch.setattr(positive_rows, "_CHUNK", {"cpu": elements})
             chunked, chunked_grad = grad_of(balanced_loss, *args, **kwargs)
         torch.testing.assert_close(chunked, value, rtol=1e-14, atol=0)
         torch.testing.assert_close(chunked_grad, grad, rtol=1e-14, atol=0)

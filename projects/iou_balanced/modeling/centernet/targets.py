@@ -10,6 +10,7 @@ Cells are indices into a map, (y, x); offsets and sizes are the channels of the 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +95,12 @@ def gaussian_radius(heights: Tensor, widths: Tensor, min_overlap: float = 0.7) -
         (4, 2 * total, (1 - min_overlap) * widths * heights),
         (4 * min_overlap, -2 * min_overlap * total, (min_overlap - 1) * widths * heights),
     )
-    return torch.stack([(b + (b * b - 4 * a * c).sqrt()) / 2 for a, b, c in cases]).amin(dim=0)
+    return torch.stack([(b + _sqrt(b * b - 4 * a * c)) / 2 for a, b, c in cases]).amin(dim=0)
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    """The correctly rounded root: on some CPUs torch's is the neighbor, and a radius one less."""
+    return torch.from_numpy(np.sqrt(x.numpy())) if x.device.type == "cpu" else x.sqrt()
 
 
 @torch.no_grad()
