@@ -123,6 +123,7 @@ def _look(name: str) -> tuple[int | None, list[int]]:
 
 def _failed(known: dict, error: Exception) -> Record:
     if "DefaultCPUAllocator" in repr(error):
+        known = {**known, "argument": ""}
         return Record(**known, outcome="not run", reason=f"needs more than {MEMORY_GIB} GiB")
     return Record(**known, outcome="fails", reason=repr(error)[:200])
 
