@@ -124,15 +124,8 @@ def main() -> None:
         ]
         for name in versions
     ]
-    headers = [
-        "version",
-        "s, median",
-        "MiB above imports",
-        "s, least",
-        "s, most",
-        "images",
-        "boxes",
-    ]
+    headers = ["version", "s", "CPU s", "MiB above imports", "least CPU s", "most CPU s"]
+    headers += ["images", "boxes"]
     print(tabulate(rows, headers, tablefmt="pipe", floatfmt=".2f"))
     if "other" in median:
         for key, what in (("s", "time"), ("cpu_s", "CPU time"), ("MiB", "memory")):
