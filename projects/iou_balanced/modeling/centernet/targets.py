@@ -71,17 +71,15 @@ def gaussian_radius(heights: Tensor, widths: Tensor, min_overlap: float = 0.7) -
     The original's roots are not the equations': all three are (b + sqrt(b^2 - 4ac)) / 2, not
     divided by a, and the first two are the larger root. So the third is always the least, and it
     is a = 4 * min_overlap times the true one of that case: for 10 x 10 cells 2.73 instead of 0.82.
-    CornerNet's authors called this an error (princeton-vl/CornerNet#37) and corrected it
-    (3e71377); CenterNet keeps it (xingyizhou/CenterNet#273, #171; 4c50fd3), and its results are
-    with it. This is CenterNet's, operation by operation.
+    CornerNet's authors corrected it (princeton-vl/CornerNet#37, 3e71377); CenterNet, and its
+    results, keep it (xingyizhou/CenterNet#273, #171, 4c50fd3). This is CenterNet's.
 
     Args:
         heights, widths: of one shape, in cells; the original rounds both up to integers before.
         min_overlap: in (0, 1).
 
     Returns:
-        float64 in cells, as the original computes it: whole radii, as that of 35 x 20 cells, would
-        otherwise be rounded down to another integer.
+        float64 in cells, as the original: else whole radii would be rounded down to another one.
 
     Raises:
         ValueError: `min_overlap` is not in (0, 1).
