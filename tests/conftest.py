@@ -1,9 +1,12 @@
-"""One thread, so that small tensors are quick and numbers repeat, and one seed for each test."""
+"""One thread, so that small tensors are quick and numbers repeat; for each test one seed and loggers
+as they are before any training."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from detectron2.utils.logger import setup_logger
 
 torch.set_num_threads(1)
 
@@ -26,6 +29,19 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def fresh_loggers():
+    """What a training sets up (handlers, levels, propagation) ends with its test."""
+    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "iou_balanced")]
+    before = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    yield
+    setup_logger.cache_clear()  # or the next training's logger would get no handler
+    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")

@@ -52,11 +52,13 @@ def test_any_trainer_records_w_loc():
     assert storage.latest()["w_loc"][0] == 2.5
 
 
-def test_the_yaml_trainer_has_the_hook(monkeypatch):
+def test_the_yaml_trainer_has_the_hook(monkeypatch, tmp_path):
     class Stub(BalancedDefaultTrainer):
         def __init__(self):
             self.cfg = get_cfg()
-            self._trainer = SimpleNamespace(model=instantiate(small_retinanet()))
+            model = instantiate(small_retinanet())
+            self._trainer = SimpleNamespace(model=model)
+            self.checkpointer = DetectionCheckpointer(model, str(tmp_path))
 
     monkeypatch.setattr(DefaultTrainer, "build_hooks", lambda self: ["others"])
     first, *others = Stub().build_hooks()
