@@ -1,5 +1,5 @@
-"""One thread, so that small tensors are quick and numbers repeat; for each test one seed and loggers
-as they are before any training."""
+"""One thread, so that small tensors are quick and numbers repeat; for each test one seed, and
+loggers as they are before any training."""
 
 import logging
 from pathlib import Path
