@@ -353,3 +353,19 @@ def test_a_detection_of_a_class_that_does_not_exist(cls):
 def test_limits_of_detections_that_make_no_sense(value):
     with pytest.raises(ValueError, match="`max_dets_per_image` to be a whole number from 1 on"):
         COCOBoxEvaluator(one_box(), max_dets_per_image=value)
+
+
+def test_keypoints_of_a_data_set_without_objects(tmp_path, caplog):
+    data = coco_dict([[(0, 10, 10, 50, 50)]], names=CLASSES[:2])
+    data["annotations"] = []
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(data))
+    name = register_coco_json(name=unique_name(), json_file=str(path), image_root=str(tmp_path))
+    evaluator = COCOBoxEvaluator(name, tasks=("bbox", "keypoints"))
+    evaluator.reset()
+    found = instances([(0, 0.9, 10, 10, 50, 50)])
+    found.pred_keypoints = np.ones((1, 17, 3), dtype=np.float32)
+    evaluator.process([{"image_id": 100}], [{"instances": found}])
+    results = evaluator.evaluate()
+    assert list(results) == ["bbox"] and np.isnan(results["bbox"]["AP"])
+    assert "has no object: its keypoints are not scored" in caplog.text

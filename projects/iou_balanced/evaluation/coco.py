@@ -27,7 +27,7 @@ from .coco_ground_truth import (
     empty_ground_truth,
     ground_truth_of,
     keep_converted,
-    take_image_sizes,
+    scorable_tasks,
 )
 from .metrics import (
     absent_classes_text,
@@ -210,22 +210,16 @@ class COCOBoxEvaluator(COCOEvaluator):
             img_ids = [self._own_image_id(i) for i in img_ids]
             self._img_ids = img_ids
         tasks = self._tasks or self._tasks_from_predictions(results)
-        if self._do_evaluation and "segm" in tasks:
-            if truth.boxes_without_mask:
-                raise ValueError(
-                    f"data set {self._metadata.name!r}: masks cannot be scored, because "
-                    f"{len(truth.boxes_without_mask)} of its objects have none, first "
-                    f"{truth.boxes_without_mask[0]}. Give tasks=['bbox'] to score boxes only"
-                )
-            take_image_sizes(self._metadata.name, truth.dataset)
+        if self._do_evaluation:
+            tasks = scorable_tasks(self._metadata.name, truth, tasks)
         # The stock method writes files in these ids, and looks for a map of categories.
-        metadata = self._metadata
-        self._output_dir, self._metadata = None, NoCategoryMap()
+        metadata, given = self._metadata, self._tasks
+        self._output_dir, self._metadata, self._tasks = None, NoCategoryMap(), tasks
         try:
             with scored_by(self._scorer):
                 super()._eval_predictions([{"instances": results}], img_ids=img_ids)
         finally:
-            self._output_dir, self._metadata = self._folder, metadata
+            self._output_dir, self._metadata, self._tasks = self._folder, metadata, given
 
     def _eval_box_proposals(self, predictions):
         evaluates, output_dir = self._do_evaluation, self._output_dir

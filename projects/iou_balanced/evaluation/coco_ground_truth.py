@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 from collections.abc import Sequence
 from numbers import Integral
 from pathlib import Path
@@ -27,8 +28,11 @@ __all__ = [
     "ground_truth_of",
     "keep_converted",
     "load_ground_truth",
+    "scorable_tasks",
     "take_image_sizes",
 ]
+
+logger = logging.getLogger(__name__)
 
 
 def ground_truth_of(dataset_name: str, class_names: Sequence[str] | None = None) -> CocoGroundTruth:
@@ -205,3 +209,24 @@ def take_image_sizes(dataset_name: str, dataset: dict) -> None:
         with contextlib.suppress(OSError, ImageError):
             header = read_header(Path(root) / image["file_name"])
             image["width"], image["height"] = header.width, header.height
+
+
+def scorable_tasks(name: str, truth: CocoGroundTruth, tasks: Sequence[str]) -> list[str]:
+    """Those of `tasks` that the ground truth of the data set `name` can score.
+
+    Raises:
+        ValueError: "segm", and an object has no mask.
+    """
+    tasks = list(tasks)
+    if "segm" in tasks:
+        if truth.boxes_without_mask:
+            raise ValueError(
+                f"data set {name!r}: masks cannot be scored, because "
+                f"{len(truth.boxes_without_mask)} of its objects have none, first "
+                f"{truth.boxes_without_mask[0]}. Give tasks=['bbox'] to score boxes only"
+            )
+        take_image_sizes(name, truth.dataset)
+    if "keypoints" in tasks and not truth.dataset["annotations"]:
+        tasks.remove("keypoints")
+        logger.warning("'%s' has no object: its keypoints are not scored", name)
+    return tasks
