@@ -100,3 +100,22 @@ def test_the_folder_of_data_sets(monkeypatch, tmp_path, exists):
 def test_importing_the_doctor_imports_nothing_heavy():
     code = f"import sys, iou_balanced.doctor; print(sorted(set({HEAVY!r}) & set(sys.modules)))"
     assert run(code).stdout == "[]\n"
+
+
+def test_setuptools_without_pkg_resources_is_a_fault_of_the_main_branch(monkeypatch):
+    """As main's `import pkg_resources` does with setuptools 82."""
+    error = "ModuleNotFoundError: No module named 'pkg_resources'"
+    stock = doctor.load
+    missing = {"detectron2.model_zoo": (None, error)}
+    monkeypatch.setattr(doctor, "load", lambda name: missing.get(name) or stock(name))
+    (fault,) = doctor.inspect()[1]
+    assert "pkg_resources" in fault and "pip install 'setuptools<82'" in fault
+
+
+@pytest.mark.parametrize(("number", "fits"), [("2.3.1", True), ("2.4.0", False), ("2.10", False)])
+def test_an_omegaconf_that_is_too_new_is_a_fault(monkeypatch, number, fits):
+    fake = SimpleNamespace(__name__="omegaconf", __version__=number)
+    monkeypatch.setitem(sys.modules, "omegaconf", fake)
+    faults = doctor.dependency_faults()
+    cure = f"omegaconf is {number}, and Detectron2's LazyConfig needs one below 2.4"
+    assert [cure in fault for fault in faults] == ([] if fits else [True])

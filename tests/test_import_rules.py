@@ -12,6 +12,7 @@ RULES = {
     "losses": {"torch"},
     "formats": {"numpy", "PIL"},
     "files": set(),
+    "config_files": set(),
     "geometry": {"detectron2", "numpy", "torch"},
     "backbones": {"detectron2", "files", "timm"},
     "data": {"detectron2", "formats", "files", "geometry"},
@@ -21,6 +22,7 @@ RULES = {
         *(
             "detectron2",
             "backbones",
+            "config_files",
             "data",
             "evaluation",
             "files",
@@ -30,6 +32,7 @@ RULES = {
         ),
         "modeling",
     },
+    "train_net": {"detectron2", "engine"},
 }
 # Libraries that rooms which may import Detectron2 may import too; it requires them itself.
 WITH_DETECTRON2 = {

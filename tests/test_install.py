@@ -135,6 +135,22 @@ def test_a_broken_detectron2_is_reported_and_not_replaced(tmp_path):
     assert "does not import" in line and "undefined symbol" in line and str(tmp_path) in line
 
 
+@pytest.mark.parametrize("has_it", [True, False])
+def test_a_main_branch_without_pkg_resources_is_told(tmp_path, has_it):
+    """As main's model zoo imports it, and setuptools 82 no longer has it."""
+    for module in ("__init__", "engine", "model_zoo/__init__", "model_zoo/model_zoo"):
+        path = tmp_path / "detectron2" / f"{module}.py"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text('__version__ = "0.6"\n')
+    path.write_text("import pkg_resources\n")
+    (tmp_path / "pkg_resources.py").touch()
+    hide = "" if has_it else "sys.modules['pkg_resources'] = None; "
+    code = f"import runpy, sys; {hide}runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
+    env = clean_env(PYTHONPATH=os.pathsep.join([str(tmp_path), str(SCRIPT.parent)]))
+    line = only_line(run(sys.executable, "-c", code, env=env).stdout)
+    assert ("pip install 'setuptools<82'" in line) is not has_it
+
+
 def test_requirements_that_the_target_lacks(tool, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     (tmp_path / "yacs-0.1.8.dist-info").mkdir()

@@ -53,7 +53,7 @@ Requires-Dist: tqdm>4.29.0
 Requires-Dist: tensorboard
 Requires-Dist: fvcore>=0.1.5,<0.1.6
 Requires-Dist: iopath>=0.1.7,<0.1.10
-Requires-Dist: omegaconf>=2.1
+Requires-Dist: omegaconf>=2.1,<2.4
 Requires-Dist: hydra-core>=1.1
 Requires-Dist: black
 """
@@ -107,10 +107,15 @@ def existing():
     # The working directory must not count: it may hold a clone of Detectron2's repository.
     probe = "import sys; sys.path[:] = [p for p in sys.path if p]; import detectron2.engine as e; "
     probe += "import detectron2; print(detectron2.__version__)"
+    # Main's model zoo imports it, and setuptools 82 no longer has it.
+    zoo = Path(where, "model_zoo", "model_zoo.py")
+    wants = zoo.is_file() and "import pkg_resources" in zoo.read_text()
+    lacks = wants and importlib.util.find_spec("pkg_resources") is None
+    note = " Its model zoo needs pkg_resources: pip install 'setuptools<82'." if lacks else ""
     fault = f"detectron2 is in {where} but does not import (repair it, or remove it with `pip "
     fault += "uninstall detectron2` and run this again)"
     version = run([sys.executable, "-c", probe], fault).strip().splitlines()[-1]
-    return f"detectron2 {version} is already in {where}; nothing changed."
+    return f"detectron2 {version} is already in {where}; nothing changed.{note}"
 
 
 def index_options():

@@ -3,9 +3,11 @@
 `iou_balanced.balance` is loaded when it is first used, because it needs Detectron2.
 """
 
+from .config_files import get_config_file
+
 __version__ = "0.2.0"
 
-__all__ = ["__version__", "balance"]
+__all__ = ["__version__", "balance", "get_config_file"]
 
 
 def __getattr__(name):

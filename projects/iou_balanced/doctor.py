@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -86,6 +87,29 @@ def compiled_operators():
     return "yes"
 
 
+def dependency_faults():
+    """What breaks a Detectron2 that imports: lines that say what and the cure."""
+    faults = []
+    _, reason = load("detectron2.model_zoo")
+    if reason and "pkg_resources" in reason:
+        # Only the main branch still imports it; install_detectron2.py takes it out of v0.6.
+        faults.append(
+            "detectron2.model_zoo needs pkg_resources, which setuptools 82 no longer has: "
+            "pip install 'setuptools<82'"
+        )
+    elif reason:
+        faults.append(f"detectron2.model_zoo does not import ({reason}): {INSTALL_DETECTRON2}")
+    omegaconf, reason = load("omegaconf")
+    numbers = re.match(r"(\d+)\.(\d+)", version(omegaconf) if omegaconf else "")
+    if omegaconf is None or (numbers and tuple(map(int, numbers.groups())) >= (2, 4)):
+        found = f"is {version(omegaconf)}" if omegaconf else f"does not import ({reason})"
+        faults.append(
+            f"omegaconf {found}, and Detectron2's LazyConfig needs one below 2.4: "
+            "pip install 'omegaconf>=2.1,<2.4'"
+        )
+    return faults
+
+
 def inspect():
     """Look at everything.
 
@@ -117,6 +141,7 @@ def inspect():
         where = Path(detectron2.__file__).parent
         rows.append(("detectron2", f"{version(detectron2)}, {detectron2_flavour()}, in {where}"))
         rows.append(("compiled operators", compiled_operators()))
+        faults += dependency_faults()
     else:
         rows.append(("detectron2", f"unusable: {reason}"))
         # Without torch nothing can be said about Detectron2.

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 
 import yaml
 from detectron2.config import LazyConfig
@@ -11,6 +12,8 @@ from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
+
+from iou_balanced.config_files import get_config_file
 
 from .errors import UserError
 from .options import check_options, no_call, train_defaults
@@ -25,13 +28,17 @@ _OPEN_NODES = {
 def load_config(config_file: str, overrides: list[str]) -> DictConfig:
     """Load a LazyConfig and apply `key=value` overrides; see `apply_overrides`.
 
+    Args:
+        config_file: a path or address, or the name of a published config as `get_config_file`
+            takes it.
+
     Raises:
         UserError: the file is missing or is no LazyConfig, an override is wrong, or a value makes
             no sense (see `options.check_options`).
     """
     if not config_file:
         raise UserError("--config-file is missing: give a LazyConfig, for example one of configs/")
-    cfg = _read(config_file)
+    cfg = _read(_find(config_file))
     missing = [key for key in ("model", "dataloader", "train") if key not in cfg]
     if missing:
         raise UserError(
@@ -48,6 +55,15 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
             cfg.train.init_checkpoint = ""
     check_options(cfg)
     return cfg
+
+
+def _find(config_file: str) -> str:
+    if "://" in config_file or Path(config_file).exists():
+        return config_file
+    try:
+        return get_config_file(config_file)
+    except FileNotFoundError:
+        return config_file
 
 
 def _read(config_file: str) -> DictConfig:
