@@ -1,5 +1,8 @@
 # make setup  only make the environment, .venv
 # make test   lint, the docs, and the tests of a few minutes
+# make coverage   the same tests, and which lines they run; writes output/coverage/index.html
+# make test-main DETECTRON2=/path   the same tests with another Detectron2: a folder that holds the
+#             built package `detectron2`, as a clone of its main branch does after an in-place build
 # make docs   build the site, docs/_build/html; warnings are errors
 # make demo   train the baseline and the balanced detector; writes output/demo/report.html
 # The first call sets up .venv from PyPI (about 5 GB, most of it torch); later calls are quick.
@@ -13,7 +16,7 @@ SUITABLE := -c 'import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version
 PYTHON ?= $(shell for python in python3 python3.12 python3.11 python3.10; do \
 	if $$python $(SUITABLE) 2> /dev/null; then echo $$python; break; fi; done)
 
-.PHONY: setup test test-slow demo docs lint clean distclean
+.PHONY: setup test test-slow test-main coverage demo docs lint clean distclean
 
 setup: $(VENV)/ready
 
@@ -22,6 +25,17 @@ test: lint docs
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist load
+
+# What installs v0.6 is not about the main branch.
+test-main: $(VENV)/ready
+	@test -f "$(DETECTRON2)/detectron2/__init__.py" || { echo "make test-main: give" \
+		"DETECTRON2=/path, a folder with the package detectron2 in it" >&2; exit 1; }
+	PYTHONPATH="$(abspath $(DETECTRON2))" $(BIN)/python -m pytest -m "not slow" -n $(WORKERS) \
+		--dist loadfile --ignore tests/test_install.py
+
+coverage: $(VENV)/ready
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile \
+		--cov=iou_balanced --cov-report=term:skip-covered --cov-report=html:output/coverage
 
 demo: $(VENV)/ready
 	$(BIN)/python tools/demo.py

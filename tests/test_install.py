@@ -1,14 +1,14 @@
 """tools/install_detectron2.py: its refusals, and a whole installation in a fresh environment."""
 
 import importlib
-import importlib.util
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from .environments import clean_env, fresh_environment, run
 
 TOOLS = Path(__file__).resolve().parent.parent / "tools"
 SCRIPT = TOOLS / "install_detectron2.py"
@@ -30,20 +30,6 @@ def no_install(tool, monkeypatch):
 
     monkeypatch.setattr(tool, "install", unexpected)
     return tool
-
-
-def clean_env(**changes):
-    """This process's environment without PYTHONPATH, which might bring another Detectron2."""
-    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    return {**env, **{key: str(value) for key, value in changes.items()}}
-
-
-def run(*command, check=True, **options):
-    done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, **options
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
 
 
 def only_line(text):
@@ -160,24 +146,6 @@ def test_requirements_that_the_target_lacks(tool, tmp_path, monkeypatch):
     assert "yacs>=0.1.8" not in missing
 
 
-def fresh_environment(folder):
-    """A new environment that has everything of this one except Detectron2 and this project.
-
-    Symbolic links into this environment's packages stand for an installation of torch, which
-    would take gigabytes. Returns (its python, its site-packages).
-    """
-    hidden = ("detectron2", "iou_balanced", "unearth", "pip", "__")
-    links = folder / "links"
-    links.mkdir()
-    for entry in Path(importlib.util.find_spec("torch").origin).parent.parent.iterdir():
-        if not entry.name.startswith(hidden) and entry.suffix != ".pth":
-            (links / entry.name).symlink_to(entry)
-    run(sys.executable, "-m", "venv", folder / "venv")
-    site = next((folder / "venv" / "lib").glob("python*/site-packages"))
-    (site / "links.pth").write_text(f"{links}\n")
-    return folder / "venv" / "bin" / "python", site
-
-
 USE_IT = """
 import detectron2.engine, detectron2.evaluation, detectron2.export, detectron2.modeling
 import detectron2.projects.deeplab
@@ -202,7 +170,7 @@ except AttributeError as error:
 
 def test_installs_into_a_fresh_environment_and_leaves_it(tmp_path):
     """One test, so that a machine without network skips one thing: its steps need each other."""
-    python, site = fresh_environment(tmp_path)
+    python, site = fresh_environment(tmp_path, hidden=("detectron2", "iou_balanced"))
     env = clean_env(TMPDIR=tmp_path / "tmp")
     (tmp_path / "tmp").mkdir()
     before = {entry.name for entry in site.iterdir()}
