@@ -192,8 +192,10 @@ def test_a_command(where, command, monkeypatch):
     if program == "tools/train_net.py":
         check_training(words)
     elif program == "make":
-        for target in words:
-            assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), f"no target {target}"
+        for word in words:
+            variable, is_variable, _ = word.partition("=")
+            wanted = rf"\$\({variable}\)" if is_variable else rf"^{word}:"
+            assert re.search(wanted, MAKEFILE, flags=re.MULTILINE), f"the Makefile has no {word}"
     elif program == "pip":
         check_pip(words)
     elif program == "bash":
