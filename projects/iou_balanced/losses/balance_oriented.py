@@ -8,16 +8,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checks import check_fraction
 from .class_balance import ClassBalance
 from .iou_weights import all_reduce_sum
-from .reweighting import (
-    HATS,
-    balance_oriented_weights,
-    inverse_frequency_weights,
-)
+from .reweighting import HATS, balance_oriented_weights, inverse_frequency_weights
+from .schedules import Schedule
 
 COUNT_OVER = ("image", "process", "batch")
 COUNTED = ("instances", "locations")
@@ -57,7 +54,7 @@ class BalanceOriented(ClassBalance):
         self,
         *,
         num_classes: int,
-        schedule: nn.Module | None,
+        schedule: Schedule | None,
         eta: float = 0.8,
         intensity: float = 1.0,
         count_over: str = "image",
@@ -147,20 +144,24 @@ class BalanceOriented(ClassBalance):
     def _reduce(self, total: Tensor) -> Tensor:
         return all_reduce_sum(total) if self.count_over == "batch" else total
 
-    def _count(self, gt_classes, gt_labels) -> Tensor:
+    def _count(
+        self,
+        gt_classes: Sequence[Tensor] | None,
+        gt_labels: Tensor | Sequence[Tensor] | None,
+    ) -> Tensor:
         """(N, K) of each image."""
-        if self.counted == "instances" and gt_classes is None:
+        labels = gt_labels if self.counted == "locations" else gt_classes
+        if labels is None and self.counted == "instances":
             raise ValueError(
                 "Expected argument `gt_classes`, the classes of each image's objects, but got "
                 "None: with counted='locations' the detector's positives are counted instead"
             )
-        if self.counted == "locations" and gt_labels is None:
+        if labels is None:
             raise ValueError(
                 "Expected counted='instances' or count_over='image', but got counted='locations' "
                 f"and count_over={self.count_over!r}: the batch comes in micro-batches, and this "
                 "model knows its locations only as it goes through them"
             )
-        labels = gt_labels if self.counted == "locations" else gt_classes
         return count_labels(labels, self.num_classes).to(self.alpha.device, non_blocking=True)
 
     def extra_repr(self) -> str:

@@ -81,7 +81,8 @@ def check_flags(**values: bool) -> None:
             raise ValueError(f"Expected argument `{name}` to be True or False, but got {value!r}")
 
 
-def is_number(value) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a real number, and not True or False."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -130,13 +131,19 @@ def check_label_values(gt_labels: Tensor, num_classes: int) -> None:
             )
 
 
-def check_pos_iou(pos_iou: Tensor, num_positives: int) -> None:
-    got = None if pos_iou is None else tuple(pos_iou.shape)
-    if got != (num_positives,):
+def check_pos_iou(pos_iou: Tensor | None, num_positives: int) -> Tensor:
+    """Return `pos_iou`, whose shape has to be (num_positives,).
+
+    Raises:
+        ValueError: it is None, or of another shape.
+    """
+    if pos_iou is None or tuple(pos_iou.shape) != (num_positives,):
+        got = None if pos_iou is None else tuple(pos_iou.shape)
         raise ValueError(
             "Expected argument `pos_iou` to have one entry for each positive, "
             f"shape ({num_positives},), but got {got}"
         )
+    return pos_iou
 
 
 def reduce_terms(terms: Tensor, reduction: str, count: Tensor | int | None = None) -> Tensor:

@@ -6,7 +6,8 @@ classes.
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from .checks import check_counts, check_flags, check_non_negative
 from .class_tables import ClassWeights
 from .reweighting import schedule_weights
+from .schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,13 @@ class ClassBalance(nn.Module):
     """
 
     needs_sigmoid = False
+    alpha: Tensor
 
     def __init__(
         self,
         *,
         num_classes: int,
-        schedule: nn.Module | None,
+        schedule: Schedule | None,
         intensity: float = 1.0,
         allow_other_counts: bool = False,
     ):
@@ -105,14 +108,13 @@ class ClassBalance(nn.Module):
 
     def set_iteration(self, iteration: int, max_iter: int) -> None:
         """Say which of `max_iter` iterations, counted from 0, the next call belongs to."""
-        if self._resumed_length not in (None, max_iter) and self.schedule is not None:
-            before = self.schedule.progress(
-                min(iteration, self._resumed_length - 1), self._resumed_length
-            )
+        length = self._resumed_length
+        if self.schedule is not None and length is not None and length != max_iter:
+            before = self.schedule.progress(min(iteration, length - 1), length)
             logger.warning(
                 "The interrupted run had %d iterations and this one has %d: the schedule of the "
                 "class weights is stretched over them, so that lambda is %.3g in the place of %.3g",
-                self._resumed_length,
+                length,
                 max_iter,
                 self.schedule.progress(iteration, max_iter),
                 before,
@@ -210,15 +212,19 @@ class ClassBalance(nn.Module):
         finally:
             self._batch_statistics = self._parts = None
 
-    def count_weights(self, class_counts, image_counts) -> Tensor:
+    def count_weights(
+        self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
+    ) -> Tensor:
         """(K,) what the counts of the training set come to, before any schedule."""
         raise NotImplementedError
 
-    def weights(self, gt_classes, gt_labels) -> Tensor | ClassWeights:
+    def weights(
+        self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
+    ) -> Tensor | ClassWeights:
         """See `forward`."""
         raise NotImplementedError
 
-    def resume_state_dict(self) -> dict:
+    def resume_state_dict(self) -> dict[str, Any]:
         """The counts that the run's weights come from, and the length of its schedule."""
         return {
             "class_counts": self.class_counts,
@@ -227,7 +233,7 @@ class ClassBalance(nn.Module):
             "max_iter": None if self.iteration is None else self.iteration[1],
         }
 
-    def load_resume_state_dict(self, state: dict) -> None:
+    def load_resume_state_dict(self, state: Mapping[str, Any]) -> None:
         """Compare the interrupted run's counts with those of this one.
 
         Raises:
@@ -262,8 +268,9 @@ def _join(parts: Sequence[ClassWeights]) -> ClassWeights:
     """The tables of all parts of a batch: (N, K) by image one after the other, (K,) as they are."""
 
     def join(tables: Sequence[Tensor | None]) -> Tensor | None:
-        by_image = tables[0] is not None and tables[0].dim() == 2
-        return torch.cat(list(tables)) if by_image else tables[0]
+        if tables[0] is None or tables[0].dim() != 2:
+            return tables[0]
+        return torch.cat([table for table in tables if table is not None])
 
     if all(x.is_one_table for x in parts):
         return ClassWeights(*[join([x.own for x in parts])] * 3)

@@ -115,7 +115,7 @@ def iou_balanced_cross_entropy(
         terms = terms * _sample_weights(class_weight, gt_labels, num_classes, terms.dtype)
     if eta != 0:
         positives = ((gt_labels >= 0) & (gt_labels < num_classes)).nonzero(as_tuple=True)
-        check_pos_iou(pos_iou, positives[0].numel())
+        pos_iou = check_pos_iou(pos_iou, positives[0].numel())
         # Eq. 4; the weights carry no gradient.
         weights = torch.ones_like(terms)
         weights[positives] = iou_ratio_weights(
@@ -138,7 +138,11 @@ class SoftmaxCrossEntropyLoss(nn.Module):
         self.reduction = reduction
 
     def forward(
-        self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor, *, class_weight=None
+        self,
+        pred_logits: Tensor | Sequence[Tensor],
+        gt_labels: Tensor,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
         """See `iou_balanced_cross_entropy` with eta = 0."""
         return iou_balanced_cross_entropy(
@@ -182,7 +186,7 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
         gt_labels: Tensor,
         pos_iou: Tensor | None = None,
         *,
-        class_weight=None,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
         """See `iou_balanced_cross_entropy`; `pos_iou` may be left out where eta is 0."""
         if pos_iou is None and self.needs_pos_iou:

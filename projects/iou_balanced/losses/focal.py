@@ -19,7 +19,7 @@ from .checks import (
 from .class_tables import ClassWeights, expand_tables
 from .focal_kernel import FocalTerms, positive_terms
 from .iou_weights import iou_ratio_weights
-from .levels import Part, count_positives, split_levels
+from .levels import Part, count_positives, in_order_of_labels, split_levels
 
 
 def tables_for(class_weight: Tensor | ClassWeights | None, logits: Tensor) -> ClassWeights:
@@ -38,8 +38,19 @@ def reduce_parts(
     pos_weight: Tensor | None = None,
     pos_target: Tensor | None = None,
 ) -> Tensor:
+    """Focal loss of all parts.
+
+    Args:
+        parts: see `split_levels`.
+        tables: see `tables_for`.
+        alpha: see `sigmoid_focal_loss`.
+        gamma: see `sigmoid_focal_loss`.
+        reduction: see `sigmoid_focal_loss`.
+        pos_weight: (P,) factor on each positive's own element, or None.
+        pos_target: (P,) target of it in [0, 1], or None for 1; see `quality_focal_loss`.
+    """
     results = [
-        FocalTerms.apply(
+        FocalTerms.apply(  # type: ignore[no-untyped-call]
             part.logits,
             part.labels,
             part.positives,
@@ -56,7 +67,7 @@ def reduce_parts(
         return results[0] if len(results) == 1 else torch.cat(results, dim=1)
     total = results[0] if len(results) == 1 else torch.stack(results).sum()
     if reduction == "mean":
-        count = sum((part.labels >= 0).sum() for part in parts)
+        count = torch.stack([(part.labels >= 0).sum() for part in parts]).sum()
         return reduce_terms(total, "mean", count * parts[0].logits.shape[-1])
     return total
 
@@ -138,11 +149,10 @@ def iou_balanced_focal_loss(
     tables = tables_for(class_weight, parts[0].logits)
     weights = None
     if eta != 0:
-        check_pos_iou(pos_iou, count_positives(parts))
-        terms = [positive_terms(*part[:3], tables, alpha, gamma) for part in parts]
-        order = [part.order for part in parts]
-        # From the order of the levels to that of `pos_iou`.
-        terms = terms[0] if len(parts) == 1 else torch.cat(terms)[torch.cat(order).argsort()]
+        pos_iou = check_pos_iou(pos_iou, count_positives(parts))
+        terms = in_order_of_labels(
+            [positive_terms(*part[:3], tables, alpha, gamma) for part in parts], parts
+        )
         # Eq. 4; the weights carry no gradient.
         weights = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
     return reduce_parts(parts, tables, alpha, gamma, reduction, pos_weight=weights)
@@ -196,7 +206,11 @@ class SigmoidFocalLoss(nn.Module):
         self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
 
     def forward(
-        self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor, *, class_weight=None
+        self,
+        pred_logits: Tensor | Sequence[Tensor],
+        gt_labels: Tensor,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
         """See `sigmoid_focal_loss`."""
         return sigmoid_focal_loss(
@@ -250,7 +264,7 @@ class IoUBalancedFocalLoss(nn.Module):
         gt_labels: Tensor,
         pos_iou: Tensor | None = None,
         *,
-        class_weight=None,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
         """See `iou_balanced_focal_loss`; `pos_iou` may be left out where eta is 0."""
         if pos_iou is None and self.needs_pos_iou:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
 from .class_tables import ClassWeights, expand_tables
-from .heatmap_kernel import HeatmapFocalTerms, center_terms
+from .heatmap_kernel import Balance, HeatmapFocalTerms, center_terms
 from .iou_weights import iou_ratio_weights
 
 
@@ -39,8 +39,18 @@ def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
         )
 
 
-def _focal_loss(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction) -> Tensor:
-    loss = HeatmapFocalTerms.apply(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction)
+def _focal_loss(
+    pred_logits: Tensor,
+    gt_heatmap: Tensor,
+    balance: Balance | None,
+    tables: ClassWeights,
+    alpha: float,
+    beta: float,
+    reduction: str,
+) -> Tensor:
+    loss: Tensor = HeatmapFocalTerms.apply(  # type: ignore[no-untyped-call]
+        pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction
+    )
     return loss / max(pred_logits.numel(), 1) if reduction == "mean" else loss
 
 
@@ -123,11 +133,11 @@ def iou_balanced_penalty_reduced_focal_loss(
     balance = None
     if eta != 0:
         centers = (gt_heatmap == 1).nonzero(as_tuple=True)
-        check_pos_iou(pos_iou, len(centers[0]))
+        pos_iou = check_pos_iou(pos_iou, len(centers[0]))
         terms = center_terms(pred_logits, gt_heatmap, centers, tables, alpha)
         # Eq. 4; the weights carry no gradient.
         factors = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
-        balance = (centers, terms, factors)
+        balance = Balance(centers, terms, factors)
     return _focal_loss(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction)
 
 
@@ -142,7 +152,13 @@ class PenaltyReducedFocalLoss(nn.Module):
         check_exponents(alpha=alpha, beta=beta)
         self.alpha, self.beta, self.reduction = alpha, beta, reduction
 
-    def forward(self, pred_logits: Tensor, gt_heatmap: Tensor, *, class_weight=None) -> Tensor:
+    def forward(
+        self,
+        pred_logits: Tensor,
+        gt_heatmap: Tensor,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
+    ) -> Tensor:
         """See `penalty_reduced_focal_loss`."""
         return penalty_reduced_focal_loss(
             pred_logits,
@@ -192,7 +208,7 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
         gt_heatmap: Tensor,
         pos_iou: Tensor | None = None,
         *,
-        class_weight=None,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
         """See `iou_balanced_penalty_reduced_focal_loss`; `pos_iou` may be left out at eta = 0."""
         if pos_iou is None and self.needs_pos_iou:

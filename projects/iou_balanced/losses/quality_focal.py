@@ -41,7 +41,7 @@ def quality_focal_loss(
     check_reduction(reduction)
     check_exponents(beta=beta)
     parts = split_levels(pred_logits, gt_labels)
-    check_pos_iou(pos_iou, count_positives(parts))
+    pos_iou = check_pos_iou(pos_iou, count_positives(parts))
     tables = tables_for(class_weight, parts[0].logits)
     # No alpha, and the target is a constant.
     return reduce_parts(parts, tables, -1.0, beta, reduction, pos_target=pos_iou.detach())

@@ -4,6 +4,8 @@ Letters: e epoch, counted from 0; T epochs of the training; D deferred epochs; l
 normalised epoch in [0, 1]: 0 is unweighted, 1 has the full weights.
 """
 
+from typing import Protocol
+
 from torch import nn
 
 from .checks import check_non_negative
@@ -53,6 +55,13 @@ def check_epochs(total_epochs: float, deferred_epochs: float) -> None:
             "the schedule has to end with the last epoch, "
             f"but got {total_epochs!r} and {deferred_epochs!r}"
         )
+
+
+class Schedule(Protocol):
+    """What a `ClassBalance` asks of its schedule."""
+
+    def progress(self, iteration: int, max_iter: int) -> float:
+        """lambda in [0, 1] for an iteration in [0, max_iter)."""
 
 
 class _Schedule(nn.Module):
@@ -111,17 +120,16 @@ class LinearSchedule(_Schedule):
     def progress(self, iteration: int, max_iter: int) -> float:
         """lambda in [0, 1] for an iteration in [0, max_iter)."""
         if self.update == "epoch":
-            epoch, total, deferred = (
+            return linear_schedule(
                 self.epoch(iteration, max_iter),
                 self.total_epochs,
                 self.deferred_epochs,
+                reading=self.reading,
             )
-        else:
-            epoch, total = iteration, max_iter
-            deferred = self.deferred_epochs * max_iter / self.total_epochs
-            if not total - 1 > deferred:  # a run of few iterations, shorter than its epochs
-                return 0.0
-        return linear_schedule(epoch, total, deferred, reading=self.reading)
+        deferred = self.deferred_epochs * max_iter / self.total_epochs
+        if not max_iter - 1 > deferred:  # a run of few iterations, shorter than its epochs
+            return 0.0
+        return linear_schedule(iteration, max_iter, deferred, reading=self.reading)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, reading={self.reading!r}"

@@ -3,6 +3,8 @@
 Shapes: P positives; deltas (P, 4) as the detector encodes them.
 """
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -102,7 +104,7 @@ class IoUBalancedSmoothL1Loss(IoUBalancedLocalization, SmoothL1Loss):
         self,
         *,
         lam: float = 1.5,
-        weight: float | str = 1.0,
+        weight: float | Literal["auto"] = 1.0,
         beta: float = 1 / 9,
         normalize: bool = False,
         reduction: str = "sum",

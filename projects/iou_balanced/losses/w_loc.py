@@ -4,7 +4,8 @@ import contextlib
 import logging
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -133,13 +134,13 @@ class WLocMeasurement:
                 *(self._failed, self.iterations, median, self.max_weight, remedy),
             )
 
-    def state_dict(self) -> dict | None:
+    def state_dict(self) -> dict[str, Any] | None:
         """What the measurement has come to, of plain numbers; None before it has begun."""
         if not (self._passed or self._ratios or self._failed):
             return None
         return {"passed": self._passed, "ratios": [*self._ratios], "failed": self._failed}
 
-    def load_state_dict(self, state: dict | None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on with a `state_dict`; None is a new beginning."""
         state = state or {}
         self._passed, self._failed = state.get("passed", 0), state.get("failed", 0)
