@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_counts, check_flags, check_non_negative
-from .class_tables import ClassWeights
+from .class_tables import ClassWeights, join_tables
 from .reweighting import schedule_weights
 from .schedules import Schedule
 
@@ -34,6 +34,9 @@ class ClassBalance(nn.Module):
         intensity: factor on alpha - 1, and on nothing else; 0.05 on COCO-LT (Table 12).
         allow_other_counts: whether a resumed run may have another training set. If not, counts
             other than the checkpoint's are an error.
+
+    Raises:
+        ValueError: a value is not as above.
     """
 
     needs_sigmoid = False
@@ -64,8 +67,8 @@ class ClassBalance(nn.Module):
         self.iteration: tuple[int, int] | None = None
         self._resumed_length: int | None = None
         self.weights_in_force: ClassWeights | None = None
-        """Of the last batch, for those who watch."""
-        # Of the batch whose parts are coming.
+        """Of the last batch, for hooks that log them."""
+        # Within `whole_batch`: of the batch, and of its parts so far.
         self._batch_statistics: Tensor | None = None
         self._parts: list[ClassWeights] | None = None
         # Moves with the model, but belongs to no checkpoint: another training set has others.
@@ -77,9 +80,11 @@ class ClassBalance(nn.Module):
         image_counts: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        """Take the counts of the training set, (K,) instances and (K,) images of each class.
+        """Take the counts of the training set.
 
         Args:
+            class_counts: (K,) instances of each class; None where the weighting needs none.
+            image_counts: (K,) images that show each class; None likewise.
             class_names: (K,), to be named in messages, and compared on a resume.
 
         Raises:
@@ -107,7 +112,12 @@ class ClassBalance(nn.Module):
         self.class_names = None if class_names is None else list(class_names)
 
     def set_iteration(self, iteration: int, max_iter: int) -> None:
-        """Say which of `max_iter` iterations, counted from 0, the next call belongs to."""
+        """Say which iteration the next call belongs to.
+
+        Args:
+            iteration: in [0, max_iter).
+            max_iter: iterations of the training.
+        """
         length = self._resumed_length
         if self.schedule is not None and length is not None and length != max_iter:
             before = self.schedule.progress(min(iteration, length - 1), length)
@@ -140,15 +150,27 @@ class ClassBalance(nn.Module):
         return self.schedule.progress(*self.iteration)
 
     def final_weights(self, max_iter: int) -> Tensor:
-        """(K,) what `alpha` has become in the last iteration, without what varies by batch."""
+        """(K,) alpha-hat of Eq. 7 in the last iteration, without what varies by batch.
+
+        Args:
+            max_iter: iterations of the training.
+        """
         return self.scheduled(self.last_progress(max_iter))
 
     def scheduled(self, progress: float) -> Tensor:
-        """(K,) alpha-hat of Eq. 7."""
+        """(K,) alpha-hat of Eq. 7.
+
+        Args:
+            progress: lambda, in [0, 1].
+        """
         return schedule_weights(self.alpha, progress, self.intensity)
 
     def last_progress(self, max_iter: int) -> float:
-        """lambda of Eq. 7 in the last of `max_iter` iterations."""
+        """lambda of Eq. 7 in the last iteration.
+
+        Args:
+            max_iter: iterations of the training.
+        """
         return 1.0 if self.schedule is None else self.schedule.progress(max_iter - 1, max_iter)
 
     def forward(
@@ -176,7 +198,7 @@ class ClassBalance(nn.Module):
         tables = weights if isinstance(weights, ClassWeights) else ClassWeights(*[weights] * 3)
         if self._parts is not None:
             self._parts.append(tables)
-            tables = _join(self._parts)
+            tables = join_tables(self._parts)
         self.weights_in_force = tables
         return weights
 
@@ -188,8 +210,9 @@ class ClassBalance(nn.Module):
         """What an image's weights depend on in the other images of the batch, as a sum over them.
 
         Args:
-            gt_classes, gt_labels: see `forward`; labels are None where nobody knows them before
-                the forward pass, as those of an R-CNN's samples.
+            gt_classes: see `forward`.
+            gt_labels: see `forward`; None where they are not known before the forward pass, as
+                those of an R-CNN's samples.
 
         Returns:
             None where every image stands by itself.
@@ -215,13 +238,21 @@ class ClassBalance(nn.Module):
     def count_weights(
         self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
     ) -> Tensor:
-        """(K,) what the counts of the training set come to, before any schedule."""
+        """(K,) alpha, before any schedule.
+
+        Args:
+            class_counts: (K,) instances of each class in the training set, or None.
+            image_counts: (K,) images that show each class, or None.
+
+        Raises:
+            ValueError: the counts that it needs are None or make no sense.
+        """
         raise NotImplementedError
 
     def weights(
         self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
     ) -> Tensor | ClassWeights:
-        """See `forward`."""
+        """The weights of a batch; see `ClassBalance.forward`."""
         raise NotImplementedError
 
     def resume_state_dict(self) -> dict[str, Any]:
@@ -235,6 +266,9 @@ class ClassBalance(nn.Module):
 
     def load_resume_state_dict(self, state: Mapping[str, Any]) -> None:
         """Compare the interrupted run's counts with those of this one.
+
+        Args:
+            state: a `resume_state_dict`.
 
         Raises:
             ValueError: they differ, and `allow_other_counts` is False.
@@ -262,16 +296,3 @@ class ClassBalance(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, intensity={self.intensity}"
-
-
-def _join(parts: Sequence[ClassWeights]) -> ClassWeights:
-    """The tables of all parts of a batch: (N, K) by image one after the other, (K,) as they are."""
-
-    def join(tables: Sequence[Tensor | None]) -> Tensor | None:
-        if tables[0] is None or tables[0].dim() != 2:
-            return tables[0]
-        return torch.cat([table for table in tables if table is not None])
-
-    if all(x.is_one_table for x in parts):
-        return ClassWeights(*[join([x.own for x in parts])] * 3)
-    return ClassWeights(*map(join, zip(*parts, strict=True)))

@@ -74,7 +74,11 @@ class ClassBalanced(ClassBalance):
     def count_weights(
         self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
     ) -> Tensor:
-        """(K,) alpha of Eq. 2 or 5."""
+        """(K,) alpha of Eq. 2 or 5.
+
+        Raises:
+            ValueError: the counts are None or make no sense; see `ClassBalance.count_weights`.
+        """
         if class_counts is None:
             raise ValueError("Expected argument `class_counts`, instances by class, but got None")
         if self.beta is None:
@@ -142,7 +146,11 @@ class Equalization(ClassBalance):
     def count_weights(
         self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
     ) -> Tensor:
-        """(K,) 0 for the tail and 1 for the other classes."""
+        """(K,) 0 for the tail and 1 for the other classes.
+
+        Raises:
+            ValueError: the counts are None or make no sense; see `ClassBalance.count_weights`.
+        """
         if image_counts is None:
             raise ValueError("Expected argument `image_counts`, images by class, but got None")
         return (~tail_classes(image_counts, self.tail_ratio)).double()

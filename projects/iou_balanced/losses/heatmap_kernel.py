@@ -42,8 +42,11 @@ def _element_weights(
     """Class weights of the elements of (n, K, h, w) ground truth, in a shape that broadcasts.
 
     Args:
-        tables: of all `num_images` images, as `expand_tables` returns them.
+        gt_heatmap: (n, K, h, w), a part of the ground truth.
+        tables: of all images, as `expand_tables` returns them.
+        num_images: N.
         images: which n of them the ground truth belongs to.
+        dtype: of the result.
     """
 
     def of_images(table: Tensor | None) -> Tensor:
@@ -79,6 +82,10 @@ def center_terms(
     """(P,) loss of each centre, class-weighted, without gradient.
 
     Args:
+        pred_logits: (N, K, H, W).
+        gt_heatmap: (N, K, H, W).
+        tables: as `expand_tables` returns them.
+        alpha: exponent of the score.
         centers: the four (P,) indices of the elements whose ground truth is 1.
     """
     images, classes, y, x = centers

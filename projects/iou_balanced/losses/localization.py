@@ -73,7 +73,14 @@ def _weigh(terms: Tensor, weights: Tensor) -> Tensor:
 
 
 class LocalizationLoss(nn.Module):
-    """Base of the plain box losses; a subclass gives `terms`."""
+    """Base of the plain box losses; a subclass gives `terms`.
+
+    Args:
+        reduction: "sum", "mean" or "none".
+
+    Raises:
+        ValueError: `reduction` is not as above.
+    """
 
     on_boxes = False
     """Whether it is called with decoded boxes, (P, 4) XYXY in pixels, and not with deltas."""
@@ -89,11 +96,19 @@ class LocalizationLoss(nn.Module):
         return False
 
     def terms(self, pred: Tensor, target: Tensor) -> Tensor:
-        """The loss before any weight and reduction: (P, C), or (P,)."""
+        """The loss before any weight and reduction.
+
+        Args:
+            pred: (P, 4) deltas as the detector encodes them, or boxes where `on_boxes` is true.
+            target: (P, 4), what they should be.
+
+        Returns:
+            (P, C), or (P,) for a loss of whole boxes.
+        """
         raise NotImplementedError(f"{type(self).__name__} has to define terms()")
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Predictions and targets (P, 4) to a scalar, or to the terms for reduction "none"."""
+        """A scalar, or the terms for reduction "none"; see `LocalizationLoss.terms`."""
         return reduce_terms(self.terms(pred, target), self.reduction)
 
     def extra_repr(self) -> str:
@@ -105,19 +120,18 @@ class IoUBalancedLocalization(LocalizationLoss):
 
     `weight="auto"` measures w_loc, the ratio of the plain to the weighted sum of the loss. The
     paper sets it by hand from the first iteration alone: `measure_iterations=1`. The default is
-    the median of the ratio over the first ten iterations with positives. That is close to the
-    paper's, because they are in the warm-up of the learning rate (on the digits 3.43 to 3.50 where
-    the first iteration has 3.45 to 3.81), and one batch of badly matched boxes does not decide
-    about the whole run. The ratio falls as the boxes learn: a later `measure_from` gives a smaller
-    w_loc. Until it is measured, each call keeps its own sum (Eq. 7), as with the w_loc of this call
-    alone. It is then fixed; a value above `max_weight` is not taken but measured again, and after
-    ten such measurements the loss stays Eq. 7, with a warning (see `WLocMeasurement`): that trains
-    well enough, and nobody's run is stopped.
+    the median of the ratio over the first ten iterations with positives, so that one batch of badly
+    matched boxes does not decide about the whole run. It is close to the paper's, because the boxes
+    hardly learn in the warm-up (on the digits 3.43 to 3.50, where the first iteration has 3.45 to
+    3.81). The ratio falls as the boxes learn: a later `measure_from` gives a smaller w_loc.
 
-    Value and half-finished measurement are kept for a resumed run by `resume_state_dict`; they are
-    no part of `state_dict`, so that fine-tuning from a checkpoint measures its own. Micro-batches
-    of one iteration are measured as the batch that they are (`whole_batch`); while that goes on,
-    each of them keeps its own sum.
+    Until w_loc is measured, each call keeps its own sum (Eq. 7); then it is fixed. A value above
+    `max_weight` is not taken but measured again, and after ten such measurements the loss stays
+    Eq. 7, with a warning (see `WLocMeasurement`).
+
+    `resume_state_dict` keeps w_loc and an unfinished measurement for a resumed run; they are no
+    part of `state_dict`, so that fine-tuning from a checkpoint measures its own. Micro-batches of
+    one iteration are measured as one batch (`whole_batch`); until then, each keeps its own sum.
 
     Args:
         lam, normalize: see `iou_balanced_terms`.
@@ -187,7 +201,17 @@ class IoUBalancedLocalization(LocalizationLoss):
         return self._measurement.value if isinstance(self.weight, str) else self.weight
 
     def forward(self, pred: Tensor, target: Tensor, pos_iou: Tensor | None = None) -> Tensor:
-        """See `iou_balanced_terms`; `pos_iou` may be left out where lam is 0."""
+        """The weighted loss, a scalar, or its terms for reduction "none".
+
+        Args:
+            pred: (P, 4); see `LocalizationLoss.terms`.
+            target: (P, 4).
+            pos_iou: (P,) IoU of each regressed positive with its ground truth; may be left out
+                where lam is 0.
+
+        Raises:
+            ValueError: `pos_iou` is needed and None, or has another shape.
+        """
         if pos_iou is None and self.needs_pos_iou:
             raise ValueError(f"Expected argument `pos_iou` with lam={self.lam}, but got None")
         terms = self.terms(pred, target)
@@ -229,7 +253,11 @@ class IoUBalancedLocalization(LocalizationLoss):
         return {"measured_weight": self.w_loc, "measurement": self._measurement.state_dict()}
 
     def load_resume_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the w_loc of the interrupted run, or go on measuring where it broke off."""
+        """Take over the w_loc of the interrupted run, or go on measuring where it broke off.
+
+        Args:
+            state: a `resume_state_dict`.
+        """
         if self.weight == "auto":
             self._measurement.value = state.get("measured_weight")
             self._measurement.load_state_dict(state.get("measurement"))

@@ -48,6 +48,7 @@ def index_levels(
     Args:
         gt_labels: (N, R), the levels one after the other.
         sizes: Ri of each level.
+        num_classes: K.
 
     Returns:
         The index of each level, and for each where its positives stand in `gt_labels[pos_mask]`.

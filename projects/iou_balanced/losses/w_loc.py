@@ -14,14 +14,14 @@ from .checks import check_counts, check_non_negative
 logger = logging.getLogger(__name__)
 
 FAILED_WINDOWS = 10
-"""So many windows without a usable value, and there will be no w_loc."""
+"""After so many windows without a usable value there will be no w_loc."""
 
 
 class WLocMeasurement:
     """The median over a window of iterations of sum(terms) / sum(iou^lam * terms).
 
-    Of the median, because one batch of tiny or badly matched boxes has a ratio of any size, and
-    may have most of the loss in a sum over several. With `iterations=1` and `start=0` it is what
+    The median, because one batch of tiny or badly matched boxes has a ratio of any size, and may
+    have most of the loss in a sum over several. With `iterations=1` and `start=0` it is what
     the paper sets by hand: the ratio at the first iteration.
 
     A median above `max_weight` is not taken: the boxes hardly overlap their objects, and the

@@ -52,7 +52,7 @@ class LossNormalizer(nn.Module):
         self.momentum, self.initial = momentum, initial
         self.across_processes = across_processes
         self.average: float | None = None
-        # Of the batch whose parts are coming.
+        # Within `whole_batch`: of all parts.
         self._batch_positives: Tensor | None = None
         self._batch_divisor: float | None = None
 

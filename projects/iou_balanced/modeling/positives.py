@@ -71,6 +71,7 @@ def classification_loss(
     """Call a classification loss on dense predictions.
 
     Args:
+        cls_loss: called with logits, labels, and where it asks for them `pos_iou` and weights.
         pred_logits: one (N, Ri, K) a level. A loss with `takes_levels` gets the list, which saves
             a copy of all logits; any other one tensor (N, R, K).
         gt_labels: (N, R).

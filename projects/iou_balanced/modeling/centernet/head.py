@@ -93,7 +93,11 @@ class CenterNetHead(nn.Module):
         )
 
     def forward(self, x: Tensor | list[Tensor]) -> CenterNetPredictions:
-        """The map (N, C, H, W), or a list of it alone, to the predictions for its cells."""
+        """The predictions for each cell.
+
+        Args:
+            x: the map (N, C, H, W), or a list of it alone.
+        """
         if not isinstance(x, Tensor):  # as a dense detector passes its levels
             (x,) = x
         return CenterNetPredictions(self.heatmap(x), self.offset(x), self.size(x))
