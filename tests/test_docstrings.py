@@ -139,7 +139,10 @@ def gaps_of(thing, objects):
             yield "no docstring"
         if init is None or not init.is_function:
             return
-        names, text, own_errors = parameters(init), explained(thing) | explained(init), raised(init)
+        # The fields of a dataclass may have docstrings of their own.
+        fields = {name for name, x in thing.members.items() if x.is_attribute and x.docstring}
+        names, own_errors = parameters(init), raised(init)
+        text = explained(thing) | explained(init) | fields & set(names)
         known_errors = errors(thing) | errors(init)
         text_elsewhere = explained_elsewhere(thing, objects)
     else:

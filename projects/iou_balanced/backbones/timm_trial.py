@@ -92,6 +92,7 @@ def try_out(model: nn.Module, maps: Maps, model_args: Mapping, build: Build) -> 
     images are so small that this takes less time than building the model.
 
     Raises:
+        OffStrideError: a map is a cell or more off; names the maps that are not.
         ValueError: images of several sizes do not run, whatever they are multiples of. The message
             names the argument that helps, if one does.
     """

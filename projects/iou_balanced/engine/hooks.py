@@ -48,6 +48,14 @@ class ResumeStateHook(HookBase):
         return {name: module.resume_state_dict() for name, module in self._modules.items()}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        """Give each module what the interrupted run had of it.
+
+        Args:
+            state_dict: module name -> its `resume_state_dict`.
+
+        Raises:
+            UserError: a module does not go on with it, such as with other class counts.
+        """
         for name, module in self._modules.items():
             if name in state_dict:
                 try:

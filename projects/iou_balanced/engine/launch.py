@@ -40,7 +40,8 @@ def launch(
     Args:
         main_func: importable at top level, because processes are spawned.
         num_gpus: processes on this machine.
-        num_machines, machine_rank: as Detectron2's flags.
+        num_machines: as Detectron2's flag.
+        machine_rank: as Detectron2's flag.
         device: "cpu" uses GLOO and no GPU where there is one; "cuda" uses NCCL where there is one.
         dist_url: where the processes meet, for example "tcp://127.0.0.1:8686"; "auto" takes a
             free port, on one machine only.
@@ -126,7 +127,11 @@ def _run_from_environment(main_func: Callable, args: tuple, use_gpu: bool) -> No
 
 
 def _number_of(*names: str, default: int = 0) -> int:
-    """The first of these environment variables that is set."""
+    """The first of these environment variables that is set.
+
+    Raises:
+        UserError: it is no whole number.
+    """
     name = next((name for name in names if name in os.environ), None)
     if name is None:
         return default

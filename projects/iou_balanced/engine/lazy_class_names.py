@@ -95,6 +95,7 @@ def evaluated_classes(cfg: DictConfig, of_checkpoint: Sequence[str] | None) -> M
     The file's own; else those of the training set, if it is on this machine.
 
     Args:
+        cfg: a LazyConfig.
         of_checkpoint: the names in the file.
 
     Raises:

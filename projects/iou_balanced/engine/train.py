@@ -58,6 +58,8 @@ def do_test(
     """Evaluate `model` on dataloader.test; {} where there is no evaluator or no annotation.
 
     Args:
+        cfg: a LazyConfig.
+        model: the detector, in training or evaluation mode.
         counts_folders: where the class counts of the training are looked for; by default in
             train.output_dir.
         class_names: the model's classes, in the order of its outputs; by default those of the
@@ -103,6 +105,10 @@ def do_test(
 
 def do_train(args, cfg: DictConfig) -> Trainer:
     """Train `cfg`, or with `args.resume` go on with its last checkpoint.
+
+    Args:
+        args: of Detectron2's `default_argument_parser`.
+        cfg: a LazyConfig.
 
     Raises:
         UserError: the output folder holds another run, or the weights or their classes do not fit.

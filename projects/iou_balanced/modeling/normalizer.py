@@ -104,7 +104,11 @@ class LossNormalizer(nn.Module):
         return {"average": self.average} if self.momentum else {}
 
     def load_resume_state_dict(self, state: dict) -> None:
-        """Go on from the interrupted run's average."""
+        """Go on from the interrupted run's average.
+
+        Args:
+            state: a `resume_state_dict`.
+        """
         self.average = state.get("average")
 
     def extra_repr(self) -> str:

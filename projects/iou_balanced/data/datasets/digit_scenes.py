@@ -22,10 +22,12 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class PlacedDigit:
-    """A digit in a scene: its class in [0, 10) and its tight XYXY box in whole pixels."""
+    """A digit in a scene."""
 
     label: int
+    """Its class in [0, 10)."""
     box: tuple[int, int, int, int]
+    """XYXY in whole pixels, tight around its strokes."""
 
 
 def digit_sources(split: str) -> list[np.ndarray]:
@@ -33,6 +35,9 @@ def digit_sources(split: str) -> list[np.ndarray]:
 
     Within each class every fifth sample is for "val" and the others are for "train", so that no
     handwriting is in both.
+
+    Args:
+        split: "train" or "val".
 
     Raises:
         ValueError: another split.
@@ -61,8 +66,9 @@ def stroke_mask(source: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         source: (8, 8) in [0, 1].
-        height, width: of the digit in pixels. The result is a pixel or so off, because it is cut
-            tight: each of its four sides touches a pixel with an opacity of VISIBLE or more.
+        height: of the digit in pixels. The result is a pixel or so off, because it is cut tight:
+            each of its four sides touches a pixel with an opacity of VISIBLE or more.
+        width: likewise.
     """
     ink = source >= 0.25 * source.max()
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))

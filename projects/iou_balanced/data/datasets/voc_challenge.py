@@ -124,7 +124,11 @@ def _check_years(years) -> list[int]:
 
 
 def _find(root: str, years: list[int], split: str) -> dict[int, str]:
-    """Year -> its folder."""
+    """Year -> its folder.
+
+    Raises:
+        FileNotFoundError: one is missing; says where it was looked for and how to get it.
+    """
     folders, problems = {}, []
     for year in years:
         places = [os.path.join(root, *parts, f"VOC{year}") for parts in ((), ("VOCdevkit",))]
