@@ -144,7 +144,7 @@ def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[fl
 
 
 def _warn(key: str, module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
-    # With an intensity in the config, it is the weights after it that count.
+    # What counts is the weights after the intensity.
     if not warn_extreme(weights, names):
         return
     text = warn_extreme(module.alpha.tolist(), names, instances=module.class_counts)

@@ -85,7 +85,7 @@ class ClassMapping:
                 if own is None or prefix + name not in state:
                     continue
                 if layer.one_for_all == len(own) == len(state[prefix + name]):
-                    continue  # one box or mask for all classes there, and the only class's here
+                    continue  # class-agnostic there, and of the only class here
                 theirs = torch.as_tensor(state.pop(prefix + name))
                 if self._fits(name, layer, own, theirs):
                     state[prefix + name] = self._mapped(layer, own, theirs)

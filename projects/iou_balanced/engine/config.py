@@ -273,7 +273,7 @@ def _nearest(cfg: DictConfig, key: str, node, path: str) -> str:
     if isinstance(node, DictConfig) and "_target_" in node:
         target = locate_target(node._target_)
         keys += [f"{path}.{name}" for name in inspect.signature(target).parameters]
-    # Beside the mistake first, then anywhere.
+    # First among the keys beside the mistake, then among all.
     below = [k for k in keys if path and k.startswith(f"{path}.")]
     found = difflib.get_close_matches(key, below, n=1, cutoff=0.8)
     found = found or difflib.get_close_matches(key, keys, n=1, cutoff=0.8)

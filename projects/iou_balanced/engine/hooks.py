@@ -107,8 +107,9 @@ class BestCheckpointer(hooks.BestCheckpointer):
         super().after_train()
         if self.trainer.iter + 1 < self.trainer.max_iter:  # an error ended the training
             return
-        # Saved after the loop, it says one iteration too many: a run that is given more of them
-        # goes on from the last regular checkpoint.
+        # A model_best.pth that is saved after the loop becomes "last", with an iteration number that
+        # is one too high. A run that is resumed with a higher max_iter has to go on from the regular
+        # checkpoint.
         name = "model_final.pth"
         checkpointer = self._checkpointer
         if PathManager.isfile(os.path.join(checkpointer.save_dir, name)):

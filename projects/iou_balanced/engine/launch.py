@@ -163,8 +163,8 @@ def _run(main_func, args, rank, world_size, local_rank, local_size, init_method,
     _create_local_process_group(local_size)
     comm.synchronize()
     main_func(*args)
-    # Together, and with nothing left that holds the group: one that is destroyed by the end of the
-    # interpreter can abort the process.
+    # All processes together, and with the cached group let go: one that is only destroyed when the
+    # interpreter exits can abort the process.
     comm.synchronize()
     comm._get_global_gloo_group.cache_clear()
     dist.destroy_process_group()

@@ -127,7 +127,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     # After the data set was read, which for some of Detectron2's own tells the names.
     classes = training_classes(cfg)
     counts = count_classes(cfg, dataset)
-    # For evaluations that group the classes; also of a run that does not weigh them.
+    # Evaluations group the classes by it, also those of a run without class weights.
     counts_file = os.path.join(cfg.train.output_dir, COUNTS_FILE)
 
     start_iter = 0

@@ -139,10 +139,10 @@ class COCOBoxEvaluator(COCOEvaluator):
         self._coco_api = coco_api_of(self._ground_truth.dataset)
         self._do_evaluation = "annotations" in self._ground_truth.dataset
         self._kpt_oks_sigmas = kpt_oks_sigmas
-        # Apart from the stock class's, which `_eval_predictions` takes away for a moment.
+        # A copy, because `_eval_predictions` sets the stock class's to None for a moment.
         self._folder = output_dir
         self._logger = logging.getLogger(__name__)
-        # From here on it only selects the name that `_scored_by` replaces.
+        # So that the stock class scores with the name that `scored_by` replaces.
         self._use_fast_impl = True
         self._img_ids = None
         self._groups = None

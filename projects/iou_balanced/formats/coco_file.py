@@ -139,7 +139,7 @@ class CocoFile:
         ids = set()
         xyxy = self._format == "xyxy"
         for entry, raw in enumerate(self._raw):
-            # Most entries are as they should be, and a file has a million: one test each.
+            # A file may have a million entries, and most need no parsing: one test each.
             image = find_image(raw.get("image_id"))
             category = find_category(raw.get("category_id"))
             bbox, iscrowd = raw.get("bbox"), raw.get("iscrowd")
@@ -202,7 +202,7 @@ class CocoFile:
         if value is None:
             if "iscrowd" in raw:
                 findings.add("as_text", f"{self.describe(entry)}, iscrowd: None (taken as 0)")
-            return 0  # a file without it is told of with that without area
+            return 0  # `_check_area` reports it, together with a missing area
         flag = parse_flag(value)
         if flag is None:
             findings.add(

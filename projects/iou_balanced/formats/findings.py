@@ -88,7 +88,7 @@ KINDS = {
     "empty_class": Kind("class without a box", True),
 }
 
-# What leaves boxes out, so that it can be why none remains.
+# Kinds that leave boxes out: the causes where no box remains.
 _LOSSES = {
     *("no_area", "outside", "not_finite", "unknown_class", "unknown_image", "bad_value"),
     *("bad_mask", "missing_image", "unreadable_image", "bad_annotation", "wide_pixels"),

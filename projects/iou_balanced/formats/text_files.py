@@ -73,7 +73,7 @@ def read_xml(path: str | os.PathLike) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(data)
     except ElementTree.ParseError as e:
-        # expat knows few encodings, and names them in errors of several kinds.
+        # expat knows few encodings, and raises errors of several kinds for the others.
         error: Exception = e
     except (ValueError, LookupError) as e:
         error = e

@@ -132,7 +132,7 @@ class BalancedFCOS(InjectedLosses, FCOS):
 
         gt_labels = torch.stack(gt_labels)
         pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
-        # The one number of centerness in the place of the four of a box.
+        # Centerness, (P, 1), takes the place of the deltas, (P, 4).
         positives = gather_positives(pos_mask, pred_centerness, Boxes.cat(anchors).tensor, gt_boxes)
         loss_centerness = F.binary_cross_entropy_with_logits(
             positives.pred_deltas.squeeze(dim=1).float(),

@@ -127,8 +127,8 @@ def export_cityscapes(
     )
 
 
-# Each loader and evaluator asks for the data set's name anew. Listing thousands of files each time
-# is slow over a network, and a file that is touched during training must not end it.
+# Cached, because each loader and evaluator asks for the data set's name anew: listing thousands of
+# files each time is slow over a network, and a file that changes during training must not end it.
 @cache
 def _exported_once(root: str, split: str, boxes: str, groups: str) -> str:
     return export_cityscapes(root=root, split=split, boxes=boxes, groups=groups)
@@ -199,7 +199,7 @@ def _scan(folder: str, end: str) -> dict[str, os.DirEntry]:
 
 
 def _export(files: list[_Files], root: str, path: str, *, split: str, **options: str) -> None:
-    categories = category_names()  # first: it may raise, and a progress bar promises otherwise
+    categories = category_names()  # may raise: before the progress bar begins
     images, annotations, hidden = [], [], 0
     # delay: no bar where it takes no time
     for image_id, file in enumerate(tqdm(files, f"cityscapes {split}", delay=2.0), start=1):

@@ -130,8 +130,8 @@ def _check_arguments(split, json_file, seed, scale) -> None:
         )
 
 
-# Each loader asks for the data set's name anew, and a file that is touched during training must not
-# end it.
+# Cached, because each loader asks for the data set's name anew: a file that changes during training
+# must not end it.
 @cache
 def _training_file(root: str, seed: int | None, scale: float | None) -> str:
     """The published file, or else the one that is drawn here.

@@ -78,7 +78,7 @@ def stroke_mask(source: np.ndarray, height: int, width: int) -> np.ndarray:
     scale_y, scale_x = height / len(rows), width / len(columns)
     size = (max(round(cell.shape[1] * scale_x), 3), max(round(cell.shape[0] * scale_y), 3))
     grey = np.asarray(Image.fromarray(cell).resize(size, Image.Resampling.BICUBIC))
-    # 8 x 8 pixels blown up are a fog: a steep ramp around half grey makes strokes of it.
+    # 8 x 8 pixels scaled up are blurred: a steep ramp around half grey makes strokes of them.
     mask = np.clip((grey - 0.3) / 0.3, 0.0, 1.0)
     visible = mask >= VISIBLE
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))

@@ -174,7 +174,7 @@ def _is_complete(folder: str) -> bool:
 def _write(
     folder: str, split: str, num_images: int, size: int, seed: int, imbalance: float
 ) -> None:
-    sources = digit_sources(split)  # first: it may raise, and then nothing should be left
+    sources = digit_sources(split)  # may raise: before anything is written
     os.makedirs(os.path.join(folder, "images"))
     # Which split and scene a stream is for goes into its seed, so that none repeats another.
     stream = (seed, sorted(_DEFAULT_NUM_IMAGES).index(split))

@@ -101,7 +101,7 @@ def register_voc(
         class_names=VOC_CLASSES,
         on_invalid=on_invalid,
     )
-    # "coco": its metrics can be had too. Detectron2's own VOC evaluator wants other image ids.
+    # Not "pascal_voc": Detectron2's own VOC evaluator needs other image ids.
     metadata = {
         "thing_classes": list(VOC_CLASSES),
         "evaluator_type": "coco",

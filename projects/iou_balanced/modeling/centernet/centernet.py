@@ -187,14 +187,14 @@ class CenterNet(InjectedLosses, DenseDetector):
     def count_positives(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """See `InjectedLosses.count_positives`."""
         check_ground_truth(batched_inputs, self.num_classes)
-        gt_instances = [x["instances"] for x in batched_inputs]  # as few numbers: on the CPU
+        gt_instances = [x["instances"] for x in batched_inputs]  # few numbers: on the CPU
         size = self.feature_sizes(batched_inputs)[0]
         counts = self._num_positives(*count_centers(*self._ground_truth(gt_instances, size)))
         gt_classes = [x.gt_classes for x in gt_instances]
         return {**counts, **self.class_statistics(gt_classes, gt_classes)}
 
     def _num_positives(self, num_objects: int, num_centers: int) -> dict[str, Tensor]:
-        # On the host, where they are wanted, unless the processes have to add them up.
+        # On the CPU, where the normaliser reads them, unless several processes add them up.
         device = self.device if comm.get_world_size() > 1 else "cpu"
         numbers = torch.tensor([num_centers, num_objects], device=device)
         return dict(zip(("cls_normalizer", "loss_normalizer"), numbers, strict=True))

@@ -81,7 +81,7 @@ class CenterNetHead(nn.Module):
 
     def _make_branch(self, out_channels: int) -> nn.Sequential:
         norm = get_norm(self.norm, self.head_channels)
-        # A norm takes the mean away, and with it the bias of the convolution right before it.
+        # A norm subtracts the mean, and with it a bias of the convolution right before it.
         has_bias = norm is None or self.norm_after_activation
         layers = [nn.ReLU(inplace=True)]
         if norm is not None:

@@ -260,7 +260,7 @@ def _share_out(iou: Tensor) -> Tensor:
             owner[boxes[i]] = first
             refused += others
         if refused:
-            # For good: a box only goes to ever better objects.
+            # The pair is out for good: a box is only ever taken over by an object of higher IoU.
             iou[refused, [boxes[i] for i in refused]] = -1
             best = iou[refused].max(dim=1)
             for i, value, box in zip(refused, *(x.tolist() for x in best), strict=True):

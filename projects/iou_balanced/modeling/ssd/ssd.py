@@ -232,7 +232,7 @@ class SSD(InjectedLosses, DenseDetector):
             self.test_topk_candidates,
             image_size,
         )
-        # Before NMS, as MMDetection does: the overlap is that of what one sees.
+        # Before NMS, as in MMDetection: boxes overlap by their parts in the image.
         pred.pred_boxes.clip(image_size)
         keep = batched_nms(
             pred.pred_boxes.tensor, pred.scores, pred.pred_classes, self.test_nms_thresh
