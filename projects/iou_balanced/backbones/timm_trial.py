@@ -173,7 +173,7 @@ def _remedy(
         return f"does so with model_args={any_size}"
     for shape in ((5, 9), (7, 7)):  # of any shape, or else square
         for divisor in divisors:
-            # A small one too; and none is 7 or 8 strides, a usual default of a model.
+            # A small one too, because 7 strides may be the size that the model has by default.
             sizes = [(a * divisor, b * divisor) for a, b in (shape, (3, 3))]
             if all(_runs(build, {**model_args, "img_size": size}, [size]) for size in sizes):
                 kind = "(H, W)" if shape[0] != shape[1] else "(H, H)"
