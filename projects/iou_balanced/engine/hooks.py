@@ -107,8 +107,8 @@ class BestCheckpointer(hooks.BestCheckpointer):
         super().after_train()
         if self.trainer.iter + 1 < self.trainer.max_iter:  # an error ended the training
             return
-        # A model_best.pth that is saved after the loop becomes "last", with an iteration number that
-        # is one too high. A run that is resumed with a higher max_iter has to go on from the regular
+        # A model_best.pth that is saved after the loop becomes "last", and its iteration number is
+        # one too high. A run that is resumed with a higher max_iter has to go on from the regular
         # checkpoint.
         name = "model_final.pth"
         checkpointer = self._checkpointer
