@@ -47,6 +47,7 @@ docs: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # A pip that was killed can leave a package that looks installed and is not: so the file `incomplete`
 # stands in .venv for as long as a set-up runs, and a set-up that finds one starts from nothing.

@@ -42,8 +42,9 @@ nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|detectron2|omegaconf|numpy|PIL|fvcore|pycocotools)\b.*"),
     (r"py:.*", r"(argparse|collections|logging|os|pathlib)\b.*"),
-    # Named tuples of a detector, and names without a module in annotations and docstrings.
+    # Types that are in no `__all__`, and names without a module in annotations and docstrings.
     (r"py:.*", r"(.*\.)?(AffineCropTransform|CenterNetPredictions|CenterTargets)"),
+    (r"py:.*", r"(.*\.)?(Detections|GroundTruth|Schedule)"),
     (r"py:.*", r"(Boxes|CfgNode|H|Tensor|W)"),
 ]
 

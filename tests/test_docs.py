@@ -202,6 +202,8 @@ def test_a_command(where, command, monkeypatch):
         assert (ROOT / words[0]).is_file()
     elif program == "source":
         assert words == [".venv/bin/activate"]
+    elif program == "mypy" and not words:
+        assert f"$(BIN)/{program}\n" in MAKEFILE
     elif program == "ruff":
         assert words in (["check", "."], ["format", "--check", "."])
     elif program == "python" and words[:2] == ["-m", "pytest"]:

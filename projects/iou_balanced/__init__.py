@@ -7,7 +7,7 @@ from .config_files import get_config_file
 
 __version__ = "0.2.0"
 
-__all__ = ["__version__", "balance", "get_config_file"]
+__all__ = ["__version__", "balance", "get_config_file"]  # noqa: F822
 
 
 def __getattr__(name):

@@ -36,7 +36,11 @@ class DeformableConv2d(nn.Conv2d):
         nn.init.zeros_(self.conv_offset_mask.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, out_channels, H, W), of the dtype that a plain convolution gives."""
+        """(N, out_channels, H, W), of the dtype that a plain convolution gives.
+
+        Args:
+            x: (N, in_channels, H, W).
+        """
         samples = self.conv_offset_mask(x)
         # torchvision has no kernel for bfloat16, and samples between cells want more precision.
         dtype = torch.promote_types(samples.dtype, torch.float32)
@@ -89,7 +93,15 @@ def _norm_relu(norm: str, channels: int) -> list[nn.Module]:
 
 
 class CenterNetNeck(Backbone):
-    """One map, called "p<i>" for the stride 2^i, from some maps of `bottom_up`."""
+    """One map, called "p<i>" for the stride 2^i, from some maps of `bottom_up`.
+
+    Args:
+        bottom_up: a Detectron2 backbone.
+        in_features: names of its maps to take.
+
+    Raises:
+        ValueError: `bottom_up` has no such map.
+    """
 
     def __init__(self, bottom_up: Backbone, in_features: Sequence[str]):
         super().__init__()
@@ -105,6 +117,12 @@ class CenterNetNeck(Backbone):
         self.in_shapes = [shapes[name] for name in self.in_features]
 
     def set_output(self, channels: int, stride: int) -> None:
+        """Say what the map is like; for the constructor of a subclass.
+
+        Args:
+            channels: C of the map.
+            stride: of the map, in pixels.
+        """
         name = f"p{int(math.log2(stride))}"
         self._out_features = [name]
         self._out_feature_channels = {name: channels}
@@ -112,15 +130,21 @@ class CenterNetNeck(Backbone):
 
     @property
     def size_divisibility(self) -> int:
-        """Of the images' sides, in pixels: else the coarse maps, scaled up, do not fit."""
+        """What both sides of an image have to be multiples of, in pixels, so that the coarse maps,
+        scaled up, fit the fine ones."""
         return math.lcm(max(self.bottom_up.size_divisibility, 1), self.in_shapes[-1].stride)
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        # Detectron2 v0.6 does not know it.
+        """Those of `bottom_up`; Detectron2 v0.6 has none."""
         return getattr(self.bottom_up, "padding_constraints", {})
 
     def output(self, x: Tensor) -> dict[str, Tensor]:
+        """The result of `forward`.
+
+        Args:
+            x: the map (N, C, H, W).
+        """
         return {self._out_features[0]: x}
 
 
@@ -182,7 +206,11 @@ class UpConvNeck(CenterNetNeck):
         self.set_output(in_channels, shape.stride // factor)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to the map (N, C, H / stride, W / stride)."""
+        """The map (N, C, H / stride, W / stride), by its name.
+
+        Args:
+            x: images (N, 3, H, W).
+        """
         return self.output(self.up_convs(self.bottom_up(x)[self.in_features[0]]))
 
     def extra_repr(self) -> str:

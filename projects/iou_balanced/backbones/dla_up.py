@@ -118,7 +118,11 @@ class DLAUpNeck(CenterNetNeck):
         self.set_output(channels[0], strides[0])
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to the map (N, C, H / stride, W / stride)."""
+        """The map (N, C, H / stride, W / stride), by its name.
+
+        Args:
+            x: images (N, 3, H, W).
+        """
         features = self.bottom_up(x)
         *finer, coarsest = (features[name] for name in self.in_features)
         maps, lasts = [coarsest], []

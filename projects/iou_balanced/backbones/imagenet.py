@@ -97,7 +97,7 @@ class _ImageNetHandler(PathHandler):
         with file_lock(cached):
             if force or not os.path.exists(cached):
                 weights = {"torchvision": _torchvision, "timm": _timm}[library](name)
-                # One array for both names of a tensor, which the file has once then.
+                # Both names of a tensor share one array, so that the file has it once.
                 arrays = {id(v): v.numpy() for v in weights.values()}
                 model = {k: arrays[id(v)] for k, v in weights.items()}
                 # The format of Detectron2's own converted ImageNet weights.

@@ -20,9 +20,10 @@ def make_resnext_stages(
 
     Args:
         depth: 50, 101 or 152.
-        num_groups, width_per_group: 32 and 4 for "32x4d".
-        norm, stride_in_1x1: see `BottleneckBlock`; weights of torchvision and timm have the
-            stride in the 3x3 convolution.
+        num_groups: 32 for "32x4d".
+        width_per_group: channels of a group; 4 for "32x4d".
+        norm: see `BottleneckBlock`.
+        stride_in_1x1: else in the 3x3 convolution, as weights of torchvision and timm have it.
 
     Raises:
         ValueError: there is no ResNeXt of this depth.

@@ -107,10 +107,13 @@ class TimmBackbone(Backbone):
             self._freeze(available)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to the maps (N, C, H / stride, W / stride), finest first.
+        """The maps (N, C, H / stride, W / stride) by name, finest first.
 
         H and W have to be multiples of the coarsest stride, as Detectron2's detectors pad them;
         to more than that, if the model needs it, they are padded here, and the maps cut.
+
+        Args:
+            x: images (N, 3, H, W).
 
         Raises:
             ValueError: an image is larger than the `img_size` of a model that takes one size only.
@@ -131,6 +134,9 @@ class TimmBackbone(Backbone):
 
         That list does not do it alone: an FPN asks for multiples of its coarsest stride, whatever
         the backbone below it asks for, and Detectron2's `square_size` cuts a larger image.
+
+        Raises:
+            ValueError: an image is larger than the one size that the model takes.
         """
         height, width = x.shape[2:]
         if self._image_size is not None:
@@ -214,7 +220,11 @@ class FrozenBatchNormAct2d(FrozenBatchNorm2d):
 def _build(
     name: str, out_features: Sequence[str] | None, model_args: Mapping
 ) -> tuple[nn.Module, Maps]:
-    """The model up to the last map in use, and its maps."""
+    """The model up to the last map in use, and its maps.
+
+    Raises:
+        ValueError: timm has no such model, or builds none with `model_args`; or no such maps.
+    """
     check_name(name)
     try:
         model = create_features(name, **model_args)

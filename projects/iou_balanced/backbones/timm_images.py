@@ -18,7 +18,8 @@ def timm_images_warning(
 
     Args:
         name: of the model, as `timm_pixel_stats` takes it.
-        pixel_mean, pixel_std: of the config; numbers that differ by 1% are rounded, and no others.
+        pixel_mean: of the config; a difference of up to 1% counts as rounding.
+        pixel_std: of the config, likewise.
         input_format: "RGB" or another order.
         keys: of the config, for format, mean and deviation, as the sentence is to name them.
 

@@ -92,6 +92,7 @@ def try_out(model: nn.Module, maps: Maps, model_args: Mapping, build: Build) -> 
     images are so small that this takes less time than building the model.
 
     Raises:
+        OffStrideError: a map is a cell or more off; names the maps that are not.
         ValueError: images of several sizes do not run, whatever they are multiples of. The message
             names the argument that helps, if one does.
     """
@@ -102,7 +103,7 @@ def try_out(model: nn.Module, maps: Maps, model_args: Mapping, build: Build) -> 
     for divisor in divisors if size is None else [stride]:
         sizes = _sizes(maps, divisor)
         try:
-            if divisor > stride:  # larger images, most of which fail: without numbers first
+            if divisor > stride:  # first on shapes alone: most larger images fail, and take long
                 _unused_by_shapes(model, maps, sizes)
             unused = _unused(model, maps, sizes)
         except Exception as e:  # of timm's, which can be anything
@@ -172,7 +173,7 @@ def _remedy(
         return f"does so with model_args={any_size}"
     for shape in ((5, 9), (7, 7)):  # of any shape, or else square
         for divisor in divisors:
-            # Small ones beside, and none is a model's own 7 or 8 times the stride.
+            # A small one too, because 7 strides may be the size that the model has by default.
             sizes = [(a * divisor, b * divisor) for a, b in (shape, (3, 3))]
             if all(_runs(build, {**model_args, "img_size": size}, [size]) for size in sizes):
                 kind = "(H, W)" if shape[0] != shape[1] else "(H, H)"
@@ -185,7 +186,7 @@ def _remedy(
 
 
 def _runs(build: Build, model_args: Mapping, sizes: Sequence[Size]) -> bool:
-    # Shapes alone tell, without weights; but not every model can be built or run without them.
+    # On "meta", shapes without values are enough; but not every model can be built or run there.
     for device in ("meta", "cpu"):
         try:
             with torch.random.fork_rng(devices=[]), torch.device(device):
@@ -214,19 +215,19 @@ def _unused(
             shape = (1, maps.in_channels, *size)
             x = torch.zeros(shape, dtype=first.dtype, device=first.device)
             used |= _leaves(maps(trial, x).values())
-    # Some models have fixed parameters of their own, as of positions, which are in use.
+    # Parameters that the model itself keeps fixed, such as tables of positions, are in use.
     trained = [(k, p) for k, p in trial.named_parameters() if graph and p.requires_grad]
     return tuple(k for k, p in trained if id(p) not in used)
 
 
 def _unused_by_shapes(model: nn.Module, maps: Maps, sizes: Sequence[Size]) -> tuple[str, ...]:
-    """`_unused` without numbers, for sizes that would take long."""
+    """`_unused` on shapes without values, for sizes that would take long."""
     try:
         return _unused(model, maps, sizes, device="meta")
     except Exception as e:
         if "meta" not in str(e):
             raise
-    # The model needs numbers, or has some on another device.
+    # The model needs values, or has some on another device.
     return _unused(model, maps, sizes)
 
 

@@ -38,7 +38,11 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((num_channels,), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape and dtype."""
+        """The scaled features, of the same shape and dtype.
+
+        Args:
+            x: (N, C, H, W).
+        """
         # In float32, because the squares of VGG's features overflow in float16.
         y = x if x.dtype == torch.float64 else x.float()
         y = F.normalize(y, dim=1, eps=self.eps) * self.weight[:, None, None]
@@ -117,7 +121,11 @@ class VGG16(Backbone):
         self._out_feature_strides = {"conv4_3": 8, "conv5_3": 16}
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to both maps, after their ReLU."""
+        """Both maps, after their ReLU.
+
+        Args:
+            x: images (N, 3, H, W).
+        """
         conv4_3 = self.features[:23](x)
         return {"conv4_3": conv4_3, "conv5_3": self.features[23:](conv4_3)}
 
@@ -170,7 +178,11 @@ class SSDVGG(Backbone):
         self._out_features = list(self._out_feature_channels)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to the maps conv4_3, fc7, conv6_2, conv7_2, ..., finest first."""
+        """The maps conv4_3, fc7, conv6_2, conv7_2, ..., finest first.
+
+        Args:
+            x: images (N, 3, H, W).
+        """
         features = self.bottom_up(x)
         x = self.fc7(self.fc6(self.pool5(features["conv5_3"])))
         return {
@@ -189,6 +201,9 @@ class SSDExtraLayers(Backbone):
         out_channels: one number for each extra layer, whose stride is 2 and whose maps are called
             "extra1", "extra2", ...
         norm: as in `detectron2.layers.get_norm`, for the extra layers.
+
+    Raises:
+        ValueError: `bottom_up` has no such map.
     """
 
     def __init__(
@@ -228,11 +243,15 @@ class SSDExtraLayers(Backbone):
 
     @property
     def padding_constraints(self) -> dict[str, int]:
-        # Detectron2 v0.6 does not know it.
+        """Those of `bottom_up`; Detectron2 v0.6 has none."""
         return getattr(self.bottom_up, "padding_constraints", {})
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Images (N, 3, H, W) to the maps of `in_features` and of the extra layers."""
+        """The maps of `in_features` and of the extra layers.
+
+        Args:
+            x: images (N, 3, H, W).
+        """
         features = self.bottom_up(x)
         features = {name: features[name] for name in self.in_features}
         return {**features, **_run(self.extra_layers, features[self.in_features[-1]])}

@@ -128,7 +128,11 @@ def _sources(args: argparse.Namespace) -> list[tuple[str, list[str]]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; returns the exit status.
+
+    Args:
+        argv: the command line; default: this process's.
+    """  # noqa: DOC501
     args = _parse_args(argv)
     check = partial(check_data_set, open_images=not args.no_images, workers=args.workers)
     reports, failed = [], False

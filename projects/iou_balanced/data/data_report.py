@@ -26,14 +26,17 @@ class DataReport:
     """What was found in a data set."""
 
     name: str
+    """The data set's."""
     class_names: list[str]
+    """By contiguous class id."""
     num_images: int = 0
-    """That are usable."""
+    """Usable images."""
     boxes: Counter = field(default_factory=Counter)
     """Class name -> boxes that are trained on."""
     images: Counter = field(default_factory=Counter)
     """Class name -> images with such a box."""
     findings: Findings = field(default_factory=Findings)
+    """What is wrong with it, or left out."""
     error: str = ""
     """Why the data set cannot be used at all."""
 

@@ -40,6 +40,10 @@ def read_image(file_name: str, format: str | None = None) -> np.ndarray:
 
     Images of more than 8 bits are scaled as the data set's `pixel_range` says.
 
+    Args:
+        file_name: a path or address.
+        format: "RGB", "BGR" or another of Detectron2's; None keeps the file's.
+
     Raises:
         ImageError: the file cannot be read to its end, or has more than 8 bits and no range is
             given; names it.
@@ -87,7 +91,11 @@ def wide_image_text(file_name: str, mode: str) -> str:
 
 
 def set_pixel_range(folder: str, pixel_range) -> tuple[float, float] | str | None:
-    """Scale images of more than 8 bits below `folder` so; see `check_pixel_range`.
+    """Scale images of more than 8 bits below a folder.
+
+    Args:
+        folder: its subfolders too, unless they have a range of their own.
+        pixel_range: see `check_pixel_range`.
 
     Raises:
         ValueError: a bad range, or the folder has another one already.
@@ -107,7 +115,11 @@ def set_pixel_range(folder: str, pixel_range) -> tuple[float, float] | str | Non
 
 
 def pixel_range_of(file_name: str) -> tuple[float, float] | str | None:
-    """The range of the innermost folder that has one."""
+    """The range of the innermost folder that has one; None where none has.
+
+    Args:
+        file_name: path of an image.
+    """
     folder = os.path.dirname(os.path.abspath(file_name))
     while _PIXEL_RANGES and folder not in _PIXEL_RANGES and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)

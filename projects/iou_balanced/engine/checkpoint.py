@@ -47,8 +47,8 @@ class Checkpointer(DetectionCheckpointer):
     """
 
     incompatible = None
-    # For messages: the key of the initial weights, what names their classes, and what loads them
-    # as they are.
+    # Words for messages: the key of the initial weights, what names the classes of these, and what
+    # loads them as they are.
     weights_key = WEIGHTS_KEY
     how_to_name = f"; {INIT_CLASSES} names them"
     way_out = f"{INIT_CLASSES}=False"
@@ -74,7 +74,7 @@ class Checkpointer(DetectionCheckpointer):
         super().save(name, **kwargs)
 
     def load(self, path, checkpointables=None):
-        # Whoever loads the weights alone starts a new run.
+        # Weights alone, without the optimizer and the like, are loaded for a new run.
         self._path, self._resumes = path, checkpointables is None
         return super().load(path, checkpointables)
 
@@ -149,7 +149,9 @@ def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
         )
     _load(checkpointer, cfg)
     backbone = getattr(getattr(model, "module", model), "backbone", None)
-    bottom_up = hasattr(backbone, "bottom_up")  # an FPN on top is new in ImageNet weights
+    bottom_up = hasattr(
+        backbone, "bottom_up"
+    )  # ImageNet weights have no FPN, which starts at random
     backbone = backbone.bottom_up if bottom_up else backbone
     if backbone is None or cfg.train.allow_random_backbone:
         return
@@ -227,7 +229,7 @@ def _load(checkpointer: Checkpointer, cfg: DictConfig, *, or_scratch: bool = Tru
 
 def _check_scratch(model: nn.Module, cfg: DictConfig) -> None:
     frozen_bn = sum(isinstance(m, FrozenBatchNorm2d) for m in model.modules())
-    # Those that nothing is computed with may keep any values (`TimmBackbone`).
+    # Parameters that no map in use depends on (see `TimmBackbone`) may keep any values.
     unused = {
         f"{name}.{key}" if name else key
         for name, m in model.named_modules()

@@ -26,6 +26,7 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     """Refuse what would fail later and less clearly.
 
     Args:
+        cfg: a LazyConfig.
         eval_only: leaves the training set aside, which need not be on this machine, and the
             classes, which are the checkpoint's.
 
@@ -127,7 +128,11 @@ def _check_data_set(name: str) -> None:
 
 
 def _check_canvas(cfg: DictConfig) -> None:
-    """The model takes its detections back from what the test images are put on."""
+    """Check that the test images are put on the canvas that the model knows.
+
+    Raises:
+        UserError: they are not, so that detections would come back at other places.
+    """
     mapper = OmegaConf.select(cfg.dataloader, "test.mapper")
     augmentations = mapper.get("augmentations") if isinstance(mapper, DictConfig) else None
     if "canvas" not in cfg.model or not OmegaConf.is_list(augmentations):
@@ -187,7 +192,7 @@ def instantiate_model(cfg: DictConfig) -> torch.nn.Module:
 
     Raises:
         UserError: a constructor of ours refuses an argument.
-    """
+    """  # noqa: DOC501
     try:
         return instantiate(cfg.model)
     except ValueError as e:
@@ -201,7 +206,7 @@ def instantiate_optimizer(node: DictConfig) -> torch.optim.Optimizer:
 
     Raises:
         UserError: torch refuses an argument.
-    """
+    """  # noqa: DOC501
     try:
         return instantiate(node)
     except ValueError as e:

@@ -144,7 +144,7 @@ def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[fl
 
 
 def _warn(key: str, module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
-    # With an intensity in the config, it is the weights after it that count.
+    # What counts is the weights after the intensity.
     if not warn_extreme(weights, names):
         return
     text = warn_extreme(module.alpha.tolist(), names, instances=module.class_counts)
@@ -156,6 +156,7 @@ def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
     """The class counts of the training set that `dataloader.train` is made from.
 
     Args:
+        cfg: a LazyConfig.
         dataset: what its `dataset` gives; counted where it is a list of Detectron2's dicts.
 
     Returns:
@@ -199,6 +200,7 @@ def find_counts_file(folders: Sequence[str], class_names: Sequence[str] | None) 
     Nobody asked for them: what does not fit the classes is left out, and the log says so.
 
     Args:
+        folders: where it is looked for, in this order.
         class_names: the model's classes, in any order; with None there is no file.
     """
     for folder in folders:

@@ -60,10 +60,14 @@ class ClassMapping:
 
     @torch.no_grad()
     def apply(self, model: nn.Module, state: Mapping) -> dict:
-        """Returns `state`, a checkpoint's names and tensors, with the class-wise ones replaced.
+        """The checkpoint's tensors, with the class-wise ones replaced.
 
         In these the rows of shared classes and of background are the checkpoint's, and the others
         the model's present ones, a prior in the bias included. What became of each row is logged.
+
+        Args:
+            model: the detector.
+            state: the checkpoint's tensors by name.
 
         Raises:
             UserError: it cannot be told which row belongs to which class.
@@ -81,7 +85,7 @@ class ClassMapping:
                 if own is None or prefix + name not in state:
                     continue
                 if layer.one_for_all == len(own) == len(state[prefix + name]):
-                    continue  # one box or mask for all classes there, and the only class's here
+                    continue  # class-agnostic there, and of the only class here
                 theirs = torch.as_tensor(state.pop(prefix + name))
                 if self._fits(name, layer, own, theirs):
                     state[prefix + name] = self._mapped(layer, own, theirs)
@@ -168,6 +172,8 @@ def loaded_by_position(model: nn.Module, num_classes: int, unmatched: Collection
     """Whether a file that was loaded as it is held a classifier for this one.
 
     Args:
+        model: the detector.
+        num_classes: K.
         unmatched: names of the model's parameters that the file lacked, or had in another shape.
     """
     try:
@@ -178,9 +184,14 @@ def loaded_by_position(model: nn.Module, num_classes: int, unmatched: Collection
 
 
 def same_classifier(model: nn.Module, num_classes: int, state: Mapping) -> bool:
-    """Whether `state`, a checkpoint's names and tensors, has the classifier that the model has now.
+    """Whether a checkpoint has the classifier that the model has now.
 
     Also where it cannot be told which layers these are.
+
+    Args:
+        model: the detector.
+        num_classes: K.
+        state: the checkpoint's tensors by name.
     """
     try:
         layers = list(_class_wise_layers(model, num_classes))

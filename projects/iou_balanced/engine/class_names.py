@@ -44,6 +44,7 @@ def common_classes(data_sets: Sequence[str], key: str) -> ModelClasses:
     """The classes of the training sets, which all have to have the same.
 
     Args:
+        data_sets: names of registered data sets.
         key: where the config has them, for messages.
 
     Raises:
@@ -68,6 +69,7 @@ def check_number(classes: ModelClasses, num_classes: int | None, *, but: str, gi
     """Refuse classes that are not as many as the model's outputs.
 
     Args:
+        classes: of a data set.
         num_classes: the model's; None where it is not known.
         but: the words for it, such as "model.num_classes=80".
         give: the key with the sign that follows it, such as "model.num_classes=".
@@ -180,6 +182,8 @@ def check_resumed(
 
     Args:
         found: the classes that `file` names; None passes.
+        classes: of the training set.
+        file: the checkpoint.
         weights_key: what starts a new run from a file.
 
     Raises:
@@ -208,6 +212,7 @@ def initial_mapping(
         found: the classes that `file` names, if it does.
         classes: of the training set.
         init_classes: train.init_classes as a list, False or None.
+        file: the words for it.
         way_out: what loads the file as it is, for errors.
 
     Raises:
@@ -247,7 +252,11 @@ def initial_mapping(
 
 @contextlib.contextmanager
 def on_every_process() -> Iterator[None]:
-    """A `UserError` of one process is raised by all, lest the others wait for it."""
+    """A `UserError` of one process is raised by all, lest the others wait for it.
+
+    Raises:
+        UserError: of this process, or with the words of another one's.
+    """
     error = None
     try:
         yield

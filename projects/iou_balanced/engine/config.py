@@ -31,6 +31,7 @@ def load_config(config_file: str, overrides: list[str]) -> DictConfig:
     Args:
         config_file: a path or address, or the name of a published config as `get_config_file`
             takes it.
+        overrides: of the command line.
 
     Raises:
         UserError: the file is missing or is no LazyConfig, an override is wrong, or a value makes
@@ -108,6 +109,10 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     to accepts; `+key=value` adds any key. `a._target_=...` turns the value `a` into a call, so
     that a data set's name can be replaced by one of `iou_balanced.data`'s register functions.
 
+    Args:
+        cfg: a LazyConfig; changed in place.
+        overrides: of the command line.
+
     Raises:
         UserError: an override does not parse, or its key is unknown; names the nearest key.
     """
@@ -156,7 +161,11 @@ def _parse(overrides: list[str]) -> list:
 
 
 def _check_value(cfg: DictConfig, key: str, value) -> None:
-    """A group of keys is no place for a number, nor is a call; a word may name what is called."""
+    """A group of keys is no place for a number, nor is a call; a word may name what is called.
+
+    Raises:
+        UserError: the value does not go where the key is.
+    """
     node = OmegaConf.select(cfg, key)
     if isinstance(node, DictConfig) and "_target_" in node and isinstance(value, (int, float)):
         raise UserError(no_call(key, value))
@@ -229,7 +238,7 @@ def _check_key(cfg: DictConfig, key: str) -> None:
 
 
 def _check_new_key(cfg: DictConfig, key: str) -> None:
-    """A new group of keys cannot stand for an argument that has to be a call."""
+    # A new group of keys cannot stand for an argument that has to be a call.
     *parts, _ = key.split(".")
     for i, part in enumerate(parts):
         path = ".".join(parts[:i])
@@ -264,7 +273,7 @@ def _nearest(cfg: DictConfig, key: str, node, path: str) -> str:
     if isinstance(node, DictConfig) and "_target_" in node:
         target = locate_target(node._target_)
         keys += [f"{path}.{name}" for name in inspect.signature(target).parameters]
-    # Beside the mistake first, then anywhere.
+    # First among the keys beside the mistake, then among all.
     below = [k for k in keys if path and k.startswith(f"{path}.")]
     found = difflib.get_close_matches(key, below, n=1, cutoff=0.8)
     found = found or difflib.get_close_matches(key, keys, n=1, cutoff=0.8)

@@ -15,7 +15,10 @@ def data_errors_as_user_errors():
 
     They name the file, the image or the package at fault; an error from anywhere else is left
     alone, with its traceback.
-    """
+
+    Raises:
+        UserError: in the place of such an error.
+    """  # noqa: DOC501
     try:
         yield
     except (OSError, ValueError, ImportError) as e:

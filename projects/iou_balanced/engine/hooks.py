@@ -48,6 +48,14 @@ class ResumeStateHook(HookBase):
         return {name: module.resume_state_dict() for name, module in self._modules.items()}
 
     def load_state_dict(self, state_dict: dict) -> None:
+        """Give each module what the interrupted run had of it.
+
+        Args:
+            state_dict: module name -> its `resume_state_dict`.
+
+        Raises:
+            UserError: a module does not go on with it, such as with other class counts.
+        """
         for name, module in self._modules.items():
             if name in state_dict:
                 try:
@@ -99,8 +107,9 @@ class BestCheckpointer(hooks.BestCheckpointer):
         super().after_train()
         if self.trainer.iter + 1 < self.trainer.max_iter:  # an error ended the training
             return
-        # Saved after the loop, it says one iteration too many: a run that is given more of them
-        # goes on from the last regular checkpoint.
+        # A model_best.pth that is saved after the loop becomes "last", and its iteration number is
+        # one too high. A run that is resumed with a higher max_iter has to go on from the regular
+        # checkpoint.
         name = "model_final.pth"
         checkpointer = self._checkpointer
         if PathManager.isfile(os.path.join(checkpointer.save_dir, name)):

@@ -40,7 +40,8 @@ def launch(
     Args:
         main_func: importable at top level, because processes are spawned.
         num_gpus: processes on this machine.
-        num_machines, machine_rank: as Detectron2's flags.
+        num_machines: as Detectron2's flag.
+        machine_rank: as Detectron2's flag.
         device: "cpu" uses GLOO and no GPU where there is one; "cuda" uses NCCL where there is one.
         dist_url: where the processes meet, for example "tcp://127.0.0.1:8686"; "auto" takes a
             free port, on one machine only.
@@ -126,7 +127,11 @@ def _run_from_environment(main_func: Callable, args: tuple, use_gpu: bool) -> No
 
 
 def _number_of(*names: str, default: int = 0) -> int:
-    """The first of these environment variables that is set."""
+    """The first of these environment variables that is set.
+
+    Raises:
+        UserError: it is no whole number.
+    """
     name = next((name for name in names if name in os.environ), None)
     if name is None:
         return default
@@ -158,8 +163,8 @@ def _run(main_func, args, rank, world_size, local_rank, local_size, init_method,
     _create_local_process_group(local_size)
     comm.synchronize()
     main_func(*args)
-    # Together, and with nothing left that holds the group: one that is destroyed by the end of the
-    # interpreter can abort the process.
+    # All processes together, and with the cached group let go: one that is only destroyed when the
+    # interpreter exits can abort the process.
     comm.synchronize()
     comm._get_global_gloo_group.cache_clear()
     dist.destroy_process_group()

@@ -95,6 +95,7 @@ def evaluated_classes(cfg: DictConfig, of_checkpoint: Sequence[str] | None) -> M
     The file's own; else those of the training set, if it is on this machine.
 
     Args:
+        cfg: a LazyConfig.
         of_checkpoint: the names in the file.
 
     Raises:
@@ -123,7 +124,7 @@ def _training_classes_if_there(cfg: DictConfig) -> ModelClasses | None:
         if any(name not in DatasetCatalog for name in names):
             return None
         classes = training_classes(cfg)
-    except Exception as e:  # a call of anybody's that does not find its files
+    except Exception as e:  # a user's function that does not find its files
         logger.debug("The training set is not there: %s", e)
         return None
     # A config's training set may be another than the one of the evaluated model.

@@ -47,7 +47,11 @@ def read_train_dataset(cfg: DictConfig):
 
 @contextlib.contextmanager
 def empty_data_as_user_error():
-    """Say what Detectron2's assertions mean when they end the reading of a data set."""
+    """Say what Detectron2's assertions mean when they end the reading of a data set.
+
+    Raises:
+        UserError: in the place of such an assertion.
+    """  # noqa: DOC501
     try:
         yield
     except AssertionError as e:
@@ -74,6 +78,8 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
     train.accumulation_steps of them.
 
     Args:
+        cfg: a LazyConfig.
+        start_iter: iterations that were done before.
         dataset: what `read_train_dataset` gave, which saves reading it again.
     """
     node, seed = cfg.dataloader.train, cfg.train.seed

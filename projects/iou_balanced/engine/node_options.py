@@ -117,7 +117,7 @@ def check_nodes(cfg: DictConfig) -> None:
 
 def _check_model(model: DictConfig) -> None:
     found = [value for value in _values(model, "model") if _is_known(value)]
-    # Those that refer to another value last: the one to blame is where it is written.
+    # References to other values last: the error is to name the place where a value is written.
     found.sort(key=lambda value: OmegaConf.is_interpolation(value.node, value.name))
     for value in found:
         rule = _OF_MODELS[value.name]
@@ -152,7 +152,7 @@ def _is_known(value: _Value) -> bool:
     if value.name == "num_classes":  # a backbone's may be null or 0: no classifier
         return ".backbone." not in value.key
     if value.name == "input_format" and "proposal_generator" in value.node:
-        return value.read() is not None  # an R-CNN needs it to draw only
+        return value.read() is not None  # an R-CNN needs it for drawing only
     return True
 
 
@@ -178,7 +178,7 @@ def _check_names(loader: DictConfig, key: str) -> None:
 def _check_mapper(loader: DictConfig, key: str) -> None:
     mapper = _Value(f"{key}.mapper", loader, "mapper").read() if "mapper" in loader else None
     if mapper is None:
-        # A data set of one's own may give what the model takes.
+        # Without a mapper, only a user's own data set can give what the model takes.
         is_raw = _dataset_with_names(loader, key) is not None
         refused = is_raw and _target_name(loader) in _LOADERS
     else:

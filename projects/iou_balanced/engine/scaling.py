@@ -19,6 +19,7 @@ def scale_to_batch_size(cfg: DictConfig, keep: Collection[str] = ()) -> float:
     train.reference_batch_size is then the new size, so that the saved config means itself.
 
     Args:
+        cfg: a LazyConfig.
         keep: keys that the user has set for this run by hand, for example "optimizer.lr"; they
             stay as they are.
 

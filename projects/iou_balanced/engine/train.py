@@ -58,6 +58,8 @@ def do_test(
     """Evaluate `model` on dataloader.test; {} where there is no evaluator or no annotation.
 
     Args:
+        cfg: a LazyConfig.
+        model: the detector, in training or evaluation mode.
         counts_folders: where the class counts of the training are looked for; by default in
             train.output_dir.
         class_names: the model's classes, in the order of its outputs; by default those of the
@@ -104,6 +106,10 @@ def do_test(
 def do_train(args, cfg: DictConfig) -> Trainer:
     """Train `cfg`, or with `args.resume` go on with its last checkpoint.
 
+    Args:
+        args: of Detectron2's `default_argument_parser`.
+        cfg: a LazyConfig.
+
     Raises:
         UserError: the output folder holds another run, or the weights or their classes do not fit.
     """
@@ -121,7 +127,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     # After the data set was read, which for some of Detectron2's own tells the names.
     classes = training_classes(cfg)
     counts = count_classes(cfg, dataset)
-    # For evaluations that group the classes; also of a run that does not weigh them.
+    # Evaluations group the classes by it, also those of a run without class weights.
     counts_file = os.path.join(cfg.train.output_dir, COUNTS_FILE)
 
     start_iter = 0

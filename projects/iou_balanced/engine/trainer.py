@@ -162,7 +162,11 @@ class Trainer(SimpleTrainer):
         return list(loss_dict), losses.detach()
 
     def _check_finite(self, values: dict, data: list[dict]) -> None:
-        """Stop before the step, so that the weights are still those of the last good one."""
+        """Stop before the step, so that the weights are still those of the last good one.
+
+        Raises:
+            FloatingPointError: a loss or the gradient is not finite; names the images.
+        """
         bad = [f"{name} is {float(v)}" for name, v in values.items() if not math.isfinite(v)]
         if bad:
             images = [str(x.get("file_name", x.get("image_id", "?"))) for x in data]

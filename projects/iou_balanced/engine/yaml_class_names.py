@@ -105,7 +105,7 @@ def check_evaluator(evaluator: DatasetEvaluator, data_set: str, names: Sequence[
     Raises:
         UserError: the data set's classes are not `names` in this order, and the evaluator's
             `class_names`, if it has any, are not.
-    """
+    """  # noqa: DOC501
     if class_names_of(data_set) is None or same_classes(data_set, names):
         return
     parts = evaluator._evaluators if isinstance(evaluator, DatasetEvaluators) else [evaluator]

@@ -30,6 +30,8 @@ class TrainerWithEvaluation(DefaultTrainer):
         else those of `DATASETS.TRAIN`; the log says which.
 
         Args:
+            cfg: a yaml (yacs) config.
+            model: the detector.
             evaluators: see Detectron2. Those in use have the model's `class_names` where the
                 classes of their data set are not the same in the same order.
 
@@ -76,6 +78,8 @@ class TrainerWithEvaluation(DefaultTrainer):
         OUTPUT_DIR, there are AP_tail and AP_head.
 
         Args:
+            cfg: a yaml (yacs) config.
+            dataset_name: of Detectron2's catalogs.
             class_names: the model's classes in the order of its outputs; `test` gives them. By
                 default those of `DATASETS.TRAIN`, where they are known.
 

@@ -62,6 +62,9 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
       the same, and in `MODEL.WEIGHTS` the rows of a classifier are those of the classes of the same
       names. A test set may have its classes in another order, or lack some.
 
+    Args:
+        cfg: a yaml (yacs) config.
+
     Raises:
         UserError: a number that makes no sense (see `yaml_options`); the classes of
             `DATASETS.TRAIN` are not as many as the model's, or cannot be counted, or not weighed; a
@@ -171,6 +174,11 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
+        """The optimizer that `SOLVER.OPTIMIZER` names.
+
+        Raises:
+            UserError: it is neither "SGD" nor "ADAM".
+        """
         name = cfg.SOLVER.get("OPTIMIZER", "SGD")
         if name == "SGD":
             return super().build_optimizer(cfg, model)
@@ -193,7 +201,11 @@ def _yaml_key(name: str, argument: str) -> str:
 
 
 def _micro_batch_config(cfg: CfgNode) -> CfgNode:
-    """The config of the loader that gives one of SOLVER.ACCUMULATION_STEPS micro-batches."""
+    """The config of the loader that gives one of SOLVER.ACCUMULATION_STEPS micro-batches.
+
+    Raises:
+        UserError: the batch cannot be shared by them.
+    """
     total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     steps = cfg.SOLVER.ACCUMULATION_STEPS
     if total % (processes * steps):

@@ -62,6 +62,9 @@ class ClassGroups:
 
         A class whose AP is NaN, having no ground truth, is left out of the means; they are NaN
         where no class is left.
+
+        Args:
+            metrics: AP by name, with "AP-<class>" of each class.
         """
         ap = np.array([metrics[f"AP-{name}"] for name in self.counts.class_names])
         result = OrderedDict((k, v) for k, v in metrics.items() if not k.startswith("AP-"))
@@ -91,6 +94,10 @@ class ClassGroups:
         """Write class,train_instances,train_images,group and `columns`, in the classes' order.
 
         Values keep full precision; NaN is written as nan.
+
+        Args:
+            path: of the file; it is replaced as a whole.
+            columns: header -> (K,) values.
         """
         headers, rows = self._rows(columns)
 

@@ -71,6 +71,32 @@ class COCOBoxEvaluator(COCOEvaluator):
     others get an empty one, which they do not use. That of a data set that is registered as dicts
     only is kept as `<dataset name>_coco_format.json` in `output_dir` for other tools, but never
     read again.
+
+    Args:
+        dataset_name, tasks, distributed, output_dir: see `detectron2.evaluation.COCOEvaluator`.
+        max_dets_per_image, use_fast_impl, kpt_oks_sigmas: likewise.
+        scorer: "auto" (faster-coco-eval where installed, else pycocotools), "pycocotools" or
+            "faster-coco-eval". All agree to 1e-6. `use_fast_impl=False` turns "auto" into
+            "pycocotools". With a `max_dets_per_image` other than 100, and for keypoints,
+            Detectron2 scores with pycocotools in any case.
+        result_file: a name ending in .json, in `output_dir` or absolute: the boxes in the form
+            that COCO's server takes (image_id, category_id, bbox as XYWH in pixels, score),
+            and beside it a .zip with just this file, ready for upload. The server wants a name
+            such as "detections_test-dev2017_<algorithm>_results.json". Default:
+            "<dataset name>_results.json" for a set without annotations, else none.
+        class_counts: of the training set, or the path of their JSON file. With it, AP_tail and
+            AP_head come after APl: the mean AP of the classes that are rare in training, and
+            of the others; see `ClassGroups`.
+        tail_ratio: share of the images, summed over the classes, that the tail has.
+        class_names: the model's classes, in the order of its outputs; default: those of the
+            data set, in its order.
+
+    Raises:
+        ValueError: bad `scorer`, `result_file` or `tail_ratio`; `class_counts` of other
+            classes, which are found by name; a class of the data set that is not among
+            `class_names`; a file that contradicts itself.
+        ImportError: the scorer that was asked for is missing.
+        OSError: the file of `class_counts` cannot be read.
     """
 
     def __init__(
@@ -89,31 +115,6 @@ class COCOBoxEvaluator(COCOEvaluator):
         tail_ratio: float = TAIL_RATIO,
         class_names: Sequence[str] | None = None,
     ):
-        """Args that the stock class does not have:
-
-            scorer: "auto" (faster-coco-eval where installed, else pycocotools), "pycocotools" or
-                "faster-coco-eval". All agree to 1e-6. `use_fast_impl=False` turns "auto" into
-                "pycocotools". With a `max_dets_per_image` other than 100, and for keypoints,
-                Detectron2 scores with pycocotools in any case.
-            result_file: a name ending in .json, in `output_dir` or absolute: the boxes in the form
-                that COCO's server takes (image_id, category_id, bbox as XYWH in pixels, score),
-                and beside it a .zip with just this file, ready for upload. The server wants a name
-                such as "detections_test-dev2017_<algorithm>_results.json". Default:
-                "<dataset name>_results.json" for a set without annotations, else none.
-            class_counts: of the training set, or the path of their JSON file. With it, AP_tail and
-                AP_head come after APl: the mean AP of the classes that are rare in training, and
-                of the others; see `ClassGroups`.
-            tail_ratio: share of the images, summed over the classes, that the tail has.
-            class_names: the model's classes, in the order of its outputs; default: those of the
-                data set, in its order.
-
-        Raises:
-            ValueError: bad `scorer`, `result_file` or `tail_ratio`; `class_counts` of other
-                classes, which are found by name; a class of the data set that is not among
-                `class_names`; a file that contradicts itself.
-            ImportError: the scorer that was asked for is missing.
-            OSError: the file of `class_counts` cannot be read.
-        """
         if scorer == "auto" and not use_fast_impl:
             scorer = "pycocotools"
         self._scorer = find_scorer(scorer)
@@ -138,10 +139,10 @@ class COCOBoxEvaluator(COCOEvaluator):
         self._coco_api = coco_api_of(self._ground_truth.dataset)
         self._do_evaluation = "annotations" in self._ground_truth.dataset
         self._kpt_oks_sigmas = kpt_oks_sigmas
-        # Apart from the stock class's, which `_eval_predictions` takes away for a moment.
+        # A copy, because `_eval_predictions` sets the stock class's to None for a moment.
         self._folder = output_dir
         self._logger = logging.getLogger(__name__)
-        # From here on it only selects the name that `_scored_by` replaces.
+        # So that the stock class scores with the name that `scored_by` replaces.
         self._use_fast_impl = True
         self._img_ids = None
         self._groups = None

@@ -60,13 +60,22 @@ def ground_truth_of(dataset_name: str, class_names: Sequence[str] | None = None)
 
 
 def empty_ground_truth(dataset_name: str, class_names: Sequence[str] | None) -> CocoGroundTruth:
-    """Of a process that does not evaluate: no image and no object."""
+    """Of a process that does not evaluate: no image and no object.
+
+    Args:
+        dataset_name: of Detectron2's catalogs.
+        class_names: the model's; default: the data set's own.
+    """
     names = class_names or MetadataCatalog.get(dataset_name).get("thing_classes") or ()
     return CocoGroundTruth({"images": [], "categories": []}, list(names), {}, [None] * len(names))
 
 
 def coco_api_of(dataset: dict) -> COCO:
-    """pycocotools' index of a data set in COCO's format that is in memory."""
+    """pycocotools' index of a data set in COCO's format that is in memory.
+
+    Args:
+        dataset: in COCO's format.
+    """
     coco = COCO()
     coco.dataset = dataset
     with contextlib.redirect_stdout(None):
@@ -77,8 +86,12 @@ def coco_api_of(dataset: dict) -> COCO:
 def load_ground_truth(dataset_name: str) -> COCO:
     """The COCO ground truth of a registered data set, with the ids that the data set has.
 
+    Args:
+        dataset_name: of Detectron2's catalogs.
+
     Raises:
-        ValueError, OSError: as `ground_truth_of`.
+        ValueError: as `ground_truth_of`.
+        OSError: as `ground_truth_of`.
     """
     return coco_api_of(ground_truth_of(dataset_name).with_original_ids())
 
@@ -86,7 +99,13 @@ def load_ground_truth(dataset_name: str) -> COCO:
 def keep_converted(
     dataset_name: str, output_dir: str | None, ground_truth: CocoGroundTruth
 ) -> None:
-    """Write the ground truth of a data set without a JSON file of its own, for other tools."""
+    """Write the ground truth of a data set without a JSON file of its own, for other tools.
+
+    Args:
+        dataset_name: of Detectron2's catalogs.
+        output_dir: folder of the file; None writes none.
+        ground_truth: of the data set.
+    """
     metadata = MetadataCatalog.get(dataset_name)
     if output_dir is None or metadata.get("json_file") or metadata.get("coco_json"):
         return
@@ -203,6 +222,10 @@ def take_image_sizes(dataset_name: str, dataset: dict) -> None:
     """Give the images in `dataset` the sizes of their files, as far as these can be read.
 
     Masks are drawn at that size, and an annotation file need not have it.
+
+    Args:
+        dataset_name: of Detectron2's catalogs.
+        dataset: in COCO's format; changed in place.
     """
     root = MetadataCatalog.get(dataset_name).get("image_root") or ""
     for image in dataset["images"]:
@@ -212,7 +235,12 @@ def take_image_sizes(dataset_name: str, dataset: dict) -> None:
 
 
 def scorable_tasks(name: str, truth: CocoGroundTruth, tasks: Sequence[str]) -> list[str]:
-    """Those of `tasks` that the ground truth of the data set `name` can score.
+    """Those of `tasks` that the ground truth of a data set can score.
+
+    Args:
+        name: of the data set.
+        truth: its ground truth.
+        tasks: of "bbox", "segm" and "keypoints".
 
     Raises:
         ValueError: "segm", and an object has no mask.

@@ -112,6 +112,10 @@ def fraction_above_iou(
 ) -> np.ndarray:
     """Part of the detections whose IoU is higher than each threshold (Figure 3b).
 
+    Args:
+        ious: (D,) in [0, 1].
+        thresholds: in [0, 1].
+
     Returns:
         The shape of `thresholds`, in 0..1 (the figure shows percent); NaN without detections.
     """
@@ -127,6 +131,10 @@ def rank_correlation(scores: np.ndarray, ious: np.ndarray) -> float:
     """Spearman's rank correlation of score and IoU, in -1..1; ties get their mean rank.
 
     NaN where it is undefined: fewer than two detections, or all scores or all IoUs equal.
+
+    Args:
+        scores: (D,)
+        ious: (D,)
     """
     scores, ious = _pair(scores, ious)
     if len(scores) < 2:

@@ -88,6 +88,12 @@ def score_nothing(
     """The evaluation of a model that detects nothing: AP 0 where there is ground truth.
 
     `COCO.loadRes` cannot read an empty list, so the empty result is put together here.
+
+    Args:
+        coco_gt: the ground truth.
+        iou_type: "bbox", "segm" or "keypoints".
+        img_ids: of the images to score; default: all.
+        max_dets: limits of detections per image.
     """
     coco_dt = COCO()
     coco_dt.dataset = {

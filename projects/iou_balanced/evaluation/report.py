@@ -51,6 +51,9 @@ def format_comparison(runs: Sequence[Run]) -> str:
 
     Rows are metrics, columns runs; every run but the first is followed by its difference to the
     first. One decimal; "-" where a value is undefined or missing.
+
+    Args:
+        runs: the baseline first.
     """
     _check(runs)
     headers = ["metric", runs[0].name]

@@ -15,6 +15,10 @@ def write_metrics_csv(path: str | os.PathLike, results: dict) -> Path:
     """Write {task: {metric: value}} as rows `metric,value`, for example `bbox/AP,35.64`.
 
     Values keep full precision; NaN is written as nan.
+
+    Args:
+        path: of the file; it is replaced as a whole.
+        results: {task: {metric: value}}.
     """
 
     def write(file):

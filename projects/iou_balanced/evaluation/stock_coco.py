@@ -14,12 +14,22 @@ class NoCategoryMap:
     """In the place of metadata: no map between categories and classes."""
 
     def get(self, key, default=None):
+        """Return `default`.
+
+        Args:
+            key: of a metadata entry.
+            default: what to return.
+        """
         return default
 
 
 @contextlib.contextmanager
 def empty_json_file(dataset_name: str):
-    """The stock class reads a ground truth when it is made; ours is put in its place afterwards."""
+    """Let the stock class find an empty ground truth when it is made; ours takes its place then.
+
+    Args:
+        dataset_name: of Detectron2's catalogs.
+    """
     metadata = MetadataCatalog.get(dataset_name)
     previous = metadata.get("json_file")
     with tempfile.TemporaryDirectory() as folder:
@@ -38,7 +48,10 @@ def empty_json_file(dataset_name: str):
 
 @contextlib.contextmanager
 def scored_by(scorer):
-    """Let Detectron2 score with `scorer`.
+    """Let Detectron2 score with another class.
+
+    Args:
+        scorer: called as `(coco_gt, coco_dt, iou_type)`; see `find_scorer`.
 
     In v0.6 and in main alike, the class that scores is looked up under this name in the module when
     it is needed, and no argument or method of the evaluator reaches it.

@@ -1,6 +1,5 @@
 """PASCAL VOC evaluation: the challenge's metrics at all IoU thresholds of the paper."""
 
-import csv
 import itertools
 import logging
 import os
@@ -23,8 +22,8 @@ from iou_balanced.formats.values import parse_flag
 from .class_groups import TAIL_RATIO, ClassGroups
 from .metrics import absent_classes_text
 from .result_files import write_metrics_csv
+from .voc_class_rows import class_rows, write_class_rows
 from .voc_metrics import (
-    VOC_IOU_THRESHOLDS,
     Detections,
     GroundTruth,
     summarize_voc_ap,
@@ -157,7 +156,11 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         )
 
     def _model_classes(self, category_ids: Sequence[int]) -> np.ndarray:
-        """(G,) indices among the model's classes."""
+        """(G,) indices among the model's classes.
+
+        Raises:
+            ValueError: a category_id is none of a class.
+        """
         ids, places = np.array(category_ids, dtype=np.int64), np.array(self._places, dtype=np.int64)
         bad = ids[(ids < 0) | (ids >= len(places))]
         if len(bad):
@@ -171,7 +174,8 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         self._predictions = []
 
     def process(self, inputs, outputs):
-        """
+        """Keep the detections of some images.
+
         Args:
             inputs: the dicts that the model was given; "image_id" is used.
             outputs: dicts with "instances", which have pred_boxes, scores and pred_classes.
@@ -218,12 +222,16 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         if self._output_dir is not None:
             write_metrics_csv(self._output_dir / METRICS_FILE, results)
             write_atomically(
-                self._output_dir / CLASSES_FILE, lambda f: _write_classes(f, ap, names)
+                self._output_dir / CLASSES_FILE, lambda f: write_class_rows(f, ap, names)
             )
         return results
 
     def _collect(self, predictions: list[tuple]) -> Detections:
-        """Detections by the order of the data set's images, whichever process saw them."""
+        """Detections by the order of the data set's images, whichever process saw them.
+
+        Raises:
+            ValueError: an image is unknown or came twice; or a class is none of the model's.
+        """
         by_index = {}
         for image_id, *columns in predictions:
             index = self._image_index.get(image_id)
@@ -273,7 +281,7 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         rows = [(name, *(metrics[m] for m in main)) for name, metrics in by_metric.items()]
         table = tabulate(rows, ["metric", *main], tablefmt="pipe", floatfmt=".3f")
         self._logger.info(f"PASCAL VOC evaluation ('bbox' is {self._metric}):\n{table}")
-        header, *rows = _class_rows({self._metric: ap[self._metric]}, self._class_names)
+        header, *rows = class_rows({self._metric: ap[self._metric]}, self._class_names)
         rows = [row[1:] for row in rows]
         table = tabulate(rows, header[1:], tablefmt="pipe", floatfmt=".1f")
         self._logger.info(f"Per-class AP ({self._metric}):\n{table}")
@@ -281,20 +289,3 @@ class VOCDetectionEvaluator(DatasetEvaluator):
 
 def _is_difficult(annotation: dict) -> bool:
     return bool(parse_flag(annotation.get("difficult")) or parse_flag(annotation.get("iscrowd")))
-
-
-def _class_rows(ap: dict[str, np.ndarray], class_names: Sequence[str]) -> list[tuple]:
-    """A header and a row for each metric and class."""
-    thresholds = [f"AP{round(100 * t)}" for t in VOC_IOU_THRESHOLDS]
-    rows = [("metric", "class", "AP", *thresholds)]
-    for metric, values in ap.items():  # (T, K)
-        for name, column in zip(class_names, values.T.tolist(), strict=True):
-            rows.append((metric, name, float(np.mean(column)), *column))
-    return rows
-
-
-def _write_classes(file, ap: dict[str, np.ndarray], class_names: Sequence[str]) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerows(
-        [x if isinstance(x, str) else repr(x) for x in row] for row in _class_rows(ap, class_names)
-    )

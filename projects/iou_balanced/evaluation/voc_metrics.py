@@ -56,6 +56,12 @@ def voc_average_precision(
 ) -> dict[str, np.ndarray]:
     """AP by both of the challenge's metrics.
 
+    Args:
+        ground_truth: the objects.
+        detections: the boxes found.
+        num_classes: K.
+        iou_thresholds: (T,) in (0, 1].
+
     Returns:
         {"11point": (T, K), "area": (T, K)} in 0..100. "11point" (until 2009) is the mean of the
         highest precisions at a recall of at least 0, 0.1, ..., 1; "area" (since 2010) the area
@@ -90,6 +96,7 @@ def summarize_voc_ap(
     Args:
         ap: (T, K), NaN where undefined: such a class is left out of the means.
         class_names: K names.
+        iou_thresholds: (T,) those of `ap`.
 
     Returns:
         Values as in `ap`, not rounded.

@@ -55,6 +55,12 @@ def match_class_names(
 def check_spelling(names: Iterable[str], others: Iterable[str], *, of: str, of_others: str) -> None:
     """Refuse names that the other list has in another spelling only.
 
+    Args:
+        names: of classes.
+        others: names to compare them with.
+        of: whose `names` are, for the error, such as "data set 'val'".
+        of_others: whose `others` are, likewise.
+
     Raises:
         ValueError: a name of one list is not in the other, but differs from one there only in upper
             and lower case or in blanks; names both.
@@ -72,7 +78,11 @@ def check_spelling(names: Iterable[str], others: Iterable[str], *, of: str, of_o
 
 
 def spelled_alike(names: Iterable[str]) -> list[list[str]]:
-    """Groups of names in one list that differ in upper and lower case or blanks only."""
+    """Groups of names in one list that differ in upper and lower case or blanks only.
+
+    Args:
+        names: of classes.
+    """
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_fold(name), []).append(name)
@@ -80,14 +90,18 @@ def spelled_alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def list_names(names: Sequence[str]) -> str:
-    """All names with commas, or the first hundred and how many more there are."""
+    """All names with commas, or the first hundred and how many more there are.
+
+    Args:
+        names: of classes.
+    """
     shown = ", ".join(map(repr, names[:_NUM_LISTED]))
     more = len(names) - _NUM_LISTED
     return f"{shown} and {more} more" if more > 0 else shown or "none"
 
 
 def _shown(name: str) -> str:
-    """With what cannot be seen as an escape."""
+    """The name; one beyond ASCII with its escapes too, as letters of two scripts may look alike."""
     return repr(name) if name.isascii() else f"{name!r} ({name!a})"
 
 

@@ -45,6 +45,11 @@ def _id(path: str, entry: dict, where: str):
 def read_categories(path: str, entries: list[dict], findings: Findings) -> list[CocoCategory]:
     """The categories in the order of their ids, see `iou_balanced.formats.values.in_order`.
 
+    Args:
+        path: of the file, for errors.
+        entries: the list in the file.
+        findings: gets what is odd but can be read.
+
     Raises:
         ValueError: an id that two categories have, or a name; names both.
     """
@@ -79,6 +84,11 @@ def read_categories(path: str, entries: list[dict], findings: Findings) -> list[
 
 def read_images(path: str, entries: list[dict], findings: Findings) -> list[CocoImage]:
     """The images in the order of their ids, likewise.
+
+    Args:
+        path: of the file, for errors.
+        entries: the list in the file.
+        findings: gets what is odd but can be read.
 
     Raises:
         ValueError: an id that two images have; names both.

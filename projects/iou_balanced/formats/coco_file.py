@@ -37,6 +37,15 @@ class CocoBox(NamedTuple):
 class CocoFile:
     """A COCO JSON file.
 
+    Args:
+        path: of the file.
+        bbox_format: of "bbox", see `BBOX_FORMATS`; None is "xywh", which is COCO's.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not COCO JSON, or contradicts itself: an id that two images or two
+            categories have, or a name that two categories have; names file and entry.
+
     Attributes:
         path: of the file.
         images: in the order of their ids where these are all numbers or all text, else of the file.
@@ -47,16 +56,6 @@ class CocoFile:
     """
 
     def __init__(self, path: str | os.PathLike, *, bbox_format: str | None = None):
-        """
-        Args:
-            path: of the file.
-            bbox_format: of "bbox", see `BBOX_FORMATS`; None is "xywh", which is COCO's.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: it is not COCO JSON, or contradicts itself: an id that two images or two
-                categories have, or a name that two categories have; names file and entry.
-        """
         self.path = os.fspath(path)
         self.findings = Findings()
         self._format = bbox_format or "xywh"
@@ -118,7 +117,11 @@ class CocoFile:
         return self._format == "xywh"
 
     def describe(self, entry: int) -> str:
-        """Where an annotation stands: file, id and entry."""
+        """Where an annotation stands: file, id and entry.
+
+        Args:
+            entry: its place in "annotations".
+        """
         raw = self._raw[entry]
         name = raw.get("id", "missing") if isinstance(raw, dict) else "missing"
         return f"{os.path.basename(self.path)}, annotation id {name} (annotations[{entry}])"
@@ -136,7 +139,7 @@ class CocoFile:
         ids = set()
         xyxy = self._format == "xyxy"
         for entry, raw in enumerate(self._raw):
-            # Most entries are as they should be, and a file has a million: one test each.
+            # A file may have a million entries, and most need no parsing: one test each.
             image = find_image(raw.get("image_id"))
             category = find_category(raw.get("category_id"))
             bbox, iscrowd = raw.get("bbox"), raw.get("iscrowd")
@@ -199,7 +202,7 @@ class CocoFile:
         if value is None:
             if "iscrowd" in raw:
                 findings.add("as_text", f"{self.describe(entry)}, iscrowd: None (taken as 0)")
-            return 0  # a file without it is told of with that without area
+            return 0  # `_check_area` reports it, together with a missing area
         flag = parse_flag(value)
         if flag is None:
             findings.add(

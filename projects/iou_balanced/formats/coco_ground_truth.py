@@ -25,7 +25,7 @@ class CocoGroundTruth:
     dataset: dict
     """In COCO's format; without "annotations" where the data set has none to score against."""
     class_names: list[str]
-    """(K,)"""
+    """(K,) the model's."""
     image_ids: Mapping[Hashable, int]
     """The data set's image id -> ours."""
     category_ids: Sequence
@@ -208,6 +208,9 @@ class CocoGroundTruth:
 def usable_mask(segmentation) -> list[list[float]] | dict | None:
     """The mask by COCO's rules: an RLE, or those polygons that have three points and more.
 
+    Args:
+        segmentation: anything of an annotation file.
+
     Returns:
         None where there is nothing of this: a flat list, two corners, an empty list.
     """
@@ -219,7 +222,11 @@ def usable_mask(segmentation) -> list[list[float]] | dict | None:
 
 
 def parse_keypoints(keypoints) -> list[float] | None:
-    """x, y and visibility of each point, as numbers; None where they cannot be read."""
+    """x, y and visibility of each point, as numbers; None where they cannot be read.
+
+    Args:
+        keypoints: anything of an annotation file.
+    """
     if not isinstance(keypoints, (list, tuple)) or not keypoints or len(keypoints) % 3:
         return None
     values = [parse_number(v) for v in keypoints]

@@ -15,7 +15,7 @@ class Kind(NamedTuple):
     text: str
     """What it is, and in brackets what is done about it."""
     is_note: bool = False
-    """It is told and no more: nothing is wrong, or it can be read in one way only."""
+    """Whether it is only told: nothing is wrong, or it can be read in one way only."""
 
 
 # The order is the order in the summary.
@@ -88,7 +88,7 @@ KINDS = {
     "empty_class": Kind("class without a box", True),
 }
 
-# What leaves boxes out, so that it can be why none remains.
+# Kinds that leave boxes out: the causes where no box remains.
 _LOSSES = {
     *("no_area", "outside", "not_finite", "unknown_class", "unknown_image", "bad_value"),
     *("bad_mask", "missing_image", "unreadable_image", "bad_annotation", "wide_pixels"),
@@ -119,7 +119,11 @@ class Findings:
             self.by_class[kind][class_name] += 1
 
     def update(self, other: "Findings") -> None:
-        """Add all of another data set's, or another reader's."""
+        """Add all findings of another object.
+
+        Args:
+            other: another data set's, or another reader's.
+        """
         self.counts.update(other.counts)
         for kind, examples in other.examples.items():
             self.examples[kind] = [*self.examples[kind], *examples][:_NUM_EXAMPLES]
@@ -127,7 +131,11 @@ class Findings:
             self.by_class[kind].update(counts)
 
     def wants_example(self, kind: str) -> bool:
-        """Whether the next example of this kind would be shown."""
+        """Whether the next example of this kind would be shown.
+
+        Args:
+            kind: a key of `KINDS`.
+        """
         return len(self.examples[kind]) < _NUM_EXAMPLES
 
     @property
@@ -136,7 +144,12 @@ class Findings:
         return any(not KINDS[kind].is_note for kind in self.counts)
 
     def summary(self, name: str, note: str = "") -> str:
-        """All findings as text of several lines, headed by the data set's name."""
+        """All findings as text of several lines, headed by the data set's name.
+
+        Args:
+            name: of the data set.
+            note: a last line; "" for none.
+        """
         lines = [f"data set {name!r}, number of findings: {self.counts.total()}"]
         lines += self.lines()
         if note:

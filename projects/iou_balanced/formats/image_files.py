@@ -64,6 +64,9 @@ class ImageHeader(NamedTuple):
 def read_header(path: str | os.PathLike) -> ImageHeader:
     """The header of an image; its pixels are not read.
 
+    Args:
+        path: of the image.
+
     Raises:
         FileNotFoundError: there is no such file.
         ImageError: it is no image that Pillow knows, or is damaged.
@@ -97,9 +100,13 @@ def _header(stored: tuple[int, int], orientation, mode: str) -> ImageHeader:
 
 
 def turn_boxes(boxes: Sequence[float], header: ImageHeader) -> list[float]:
-    """A box (x0, y0, x1, y1) on the stored pixels, on the image as it is shown.
+    """A box on the image as it is shown, from one on the stored pixels.
 
     Coordinates are those of pixel edges: a box of the whole image is (0, 0, width, height).
+
+    Args:
+        boxes: one box, (x0, y0, x1, y1) on the stored pixels.
+        header: of the image.
     """
     x0, y0, x1, y1 = boxes
     w, h = header.stored
@@ -119,6 +126,9 @@ def turn_boxes(boxes: Sequence[float], header: ImageHeader) -> list[float]:
 
 def check_pixel_range(pixel_range) -> tuple[float, float] | str | None:
     """The argument `pixel_range` of the register functions, as plain values.
+
+    Args:
+        pixel_range: None, "image" or two numbers; a config may give them as text.
 
     Returns:
         None: images of more than 8 bits are refused; (low, high): these values become 0 and 255,
@@ -143,7 +153,14 @@ def check_pixel_range(pixel_range) -> tuple[float, float] | str | None:
 
 
 def scale_to_8_bits(pixels: np.ndarray, pixel_range: tuple[float, float] | str) -> np.ndarray:
-    """(H, W) values of any type to (H, W) uint8; see `check_pixel_range`.
+    """Scale pixels to 0..255.
+
+    Args:
+        pixels: (H, W) of any type.
+        pixel_range: (low, high) or "image"; see `check_pixel_range`.
+
+    Returns:
+        (H, W) uint8.
 
     Raises:
         ValueError: a value is not finite.

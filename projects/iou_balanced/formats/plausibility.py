@@ -56,7 +56,17 @@ class BoxFormatCheck:
         self._examples: dict[str, list[str]] = {"shares": [], "other": []}
 
     def add(self, a, b, c, d, width, height, source) -> None:
-        """The four numbers of a box, and its image's size; str(source) says where it stands."""
+        """Take in a box.
+
+        Args:
+            a: first of its four numbers, x or xmin.
+            b: the second, y or ymin.
+            c: the third, the width or xmax.
+            d: the fourth, the height or ymax.
+            width: of the image in pixels.
+            height: of the image in pixels.
+            source: str(source) says where the box stands.
+        """
         self._num_boxes += 1
         numbers = (a, b, c, d)
         if self._format == "xywh":
@@ -81,7 +91,10 @@ class BoxFormatCheck:
             self._examples[what].append(f"{source}: box [{box}], image {width} x {height}")
 
     def report(self, findings: Findings) -> None:
-        """Add to `findings` what is suspicious.
+        """Add what is suspicious.
+
+        Args:
+            findings: gets it.
 
         Raises:
             ValueError: the file as a whole is in another format; says which, with an example.

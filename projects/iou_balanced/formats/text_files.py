@@ -24,6 +24,9 @@ _DECLARATION = re.compile(r"^\s*<\?xml.*?\?>", re.DOTALL)
 def read_lines(path: str | os.PathLike) -> list[str]:
     """The lines of a text file without their ends: UTF-8, or what its byte-order mark says.
 
+    Args:
+        path: of the file.
+
     Raises:
         OSError: it cannot be read.
         ValueError: it is in another encoding; names the file and the byte.
@@ -36,6 +39,9 @@ def read_lines(path: str | os.PathLike) -> list[str]:
 
 def read_json(path: str | os.PathLike):
     """What a JSON file holds, in UTF-8, or UTF-16 or UTF-32 with or without a byte-order mark.
+
+    Args:
+        path: of the file.
 
     Raises:
         OSError: it cannot be read.
@@ -55,6 +61,9 @@ def read_json(path: str | os.PathLike):
 def read_xml(path: str | os.PathLike) -> ElementTree.Element:
     """The root of an XML file, in any encoding that Python knows.
 
+    Args:
+        path: of the file.
+
     Raises:
         OSError: it cannot be read.
         ValueError: it is not XML, or declares an encoding that is not known; without the file's
@@ -64,7 +73,7 @@ def read_xml(path: str | os.PathLike) -> ElementTree.Element:
     try:
         return ElementTree.fromstring(data)
     except ElementTree.ParseError as e:
-        # expat knows few encodings, and names them in errors of several kinds.
+        # expat knows few encodings, and raises errors of several kinds for the others.
         error: Exception = e
     except (ValueError, LookupError) as e:
         error = e

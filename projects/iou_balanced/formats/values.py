@@ -11,7 +11,11 @@ __all__ = ["IdIndex", "in_order", "is_id", "parse_flag", "parse_number"]
 
 
 def parse_number(value) -> int | float | None:
-    """A finite number, or text that is one, with a point and without separators; else None."""
+    """A finite number, or text that is one, with a point and without separators; else None.
+
+    Args:
+        value: anything of an annotation file.
+    """
     kind = type(value)
     if kind is int:
         return value
@@ -33,7 +37,11 @@ _FLAGS = {"0": 0, "1": 1, "false": 0, "true": 1, "no": 0, "yes": 1}
 
 
 def parse_flag(value) -> int | None:
-    """0 or 1 from 0, 1, 0.0, 1.0, true, false, their text, "yes" or "no"; else None."""
+    """0 or 1 from 0, 1, 0.0, 1.0, true, false, their text, "yes" or "no"; else None.
+
+    Args:
+        value: anything of an annotation file.
+    """
     if isinstance(value, str):
         text = value.strip().lower()
         value = _FLAGS.get(text, parse_number(text))
@@ -43,7 +51,11 @@ def parse_flag(value) -> int | None:
 
 
 def is_id(value) -> bool:
-    """Whether it can be an id: a whole number (1.0 is one) or text that is not empty."""
+    """Whether it can be an id: a whole number (1.0 is one) or text that is not empty.
+
+    Args:
+        value: anything of an annotation file.
+    """
     if isinstance(value, bool):
         return False
     if isinstance(value, float):
@@ -66,7 +78,11 @@ class IdIndex:
         """References so far that were of another type than the id."""
 
     def find(self, reference) -> int | None:
-        """The place of the id that `reference` means; None where there is none, or several."""
+        """The place of the id that `reference` means; None where there is none, or several.
+
+        Args:
+            reference: an id, or one of another type: "7" for 7.
+        """
         kind = type(reference)
         if kind is int or kind is str or (kind is float and reference.is_integer()):
             place = self._exact.get(reference)
@@ -95,6 +111,9 @@ def _canonical(value):
 
 def in_order(ids: Iterable[Hashable]) -> list[int]:
     """The order of ids: by value where all are numbers or all text, else as they stand.
+
+    Args:
+        ids: see `is_id`.
 
     Returns:
         the places of the ids in that order.

@@ -27,7 +27,8 @@ class AffineCropTransform(T.Transform):
 
     Args:
         src_rect: the window, (x0, y0, x1, y1) in the image; need not be whole pixels.
-        output_size, orig_size: (height, width), the latter that of the image.
+        output_size: (height, width) of the result.
+        orig_size: (height, width) of the image.
         seg_pad_value: label of what is outside of the image in segmentations.
 
     Raises:
@@ -115,17 +116,29 @@ class AffineCropTransform(T.Transform):
 def as_size(size: Sequence[int]) -> tuple[int, int]:
     """An argument `size` as (height, width).
 
+    Args:
+        size: two numbers, in pixels; a LazyConfig gives a ListConfig.
+
     Raises:
         ValueError: it is not two positive numbers.
     """
-    size = tuple(size)  # a LazyConfig gives a ListConfig
+    size = tuple(size)
     if len(size) != 2 or not all(x > 0 for x in size):
         raise ValueError(f"Expected argument `size` to be a (height, width) > 0, but got {size}")
     return size
 
 
-def window_around(center, image_size, size, scale) -> tuple[float, float, float, float]:
-    """XYXY; with `scale` 1 the smallest of `size`'s shape that has room for the image."""
+def window_around(
+    center: Sequence[float], image_size: Sequence[int], size: Sequence[int], scale: float
+) -> tuple[float, float, float, float]:
+    """A window of the image, (x0, y0, x1, y1) in its pixels.
+
+    Args:
+        center: (x, y) of the window, in pixels of the image.
+        image_size: (height, width).
+        size: (height, width) that the window is to be resized to, which gives its shape.
+        scale: 1 is the smallest window of this shape that has room for the image.
+    """
     (h, w), (x, y) = size, center
     half = scale * max(image_size[0] / h, image_size[1] / w) / 2
     return x - w * half, y - h * half, x + w * half, y + h * half

@@ -26,18 +26,29 @@ class _Canvas(T.Augmentation, ABC):
     """The image in the middle of a canvas. Where depends on nothing but the image's size."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """The transform of an image.
+
+        Args:
+            image: (H, W, C) or (H, W).
+        """
         return self.transform_for(*image.shape[:2])
 
     @abstractmethod
     def transform_for(self, height: int, width: int) -> AffineCropTransform:
-        """The transform of an image of this size."""
+        """The transform of an image of this size.
+
+        Args:
+            height: of the image in pixels.
+            width: of the image in pixels.
+        """
 
     def postprocess(self, results: Instances, height: int, width: int) -> Instances:
         """Detections on the canvas as detections in the image, for `detector_postprocess`.
 
         Args:
             results: of an image that was put on this canvas, with `pred_boxes`. Not modified.
-            height, width: the image's size before that, "height" and "width" of a model's input.
+            height: of the image before that, in pixels; "height" of a model's input.
+            width: likewise.
 
         Returns:
             Instances: with boxes clipped to the image, without those that are empty then.
@@ -87,6 +98,9 @@ class CenterPad(_Canvas):
 
     Args:
         divisor: positive and even, so that the padding is of whole pixels.
+
+    Raises:
+        ValueError: it is not.
     """
 
     def __init__(self, *, divisor: int = 32):
@@ -106,6 +120,9 @@ class CenterPad(_Canvas):
 def centernet_canvas(cfg: CfgNode) -> CenterFit | CenterPad | None:
     """What `MODEL.CENTERNET.CANVAS` stands for; None where images are only scaled.
 
+    Args:
+        cfg: a yaml (yacs) config with the keys of `add_centernet_config`.
+
     Raises:
         ValueError: as `centernet_augmentations`.
     """
@@ -123,6 +140,9 @@ def centernet_canvas(cfg: CfgNode) -> CenterFit | CenterPad | None:
 
 def centernet_node(cfg: CfgNode) -> CfgNode:
     """`MODEL.CENTERNET`.
+
+    Args:
+        cfg: a yaml (yacs) config.
 
     Raises:
         ValueError: the config lacks it.

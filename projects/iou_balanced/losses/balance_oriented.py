@@ -8,16 +8,13 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checks import check_fraction
 from .class_balance import ClassBalance
 from .iou_weights import all_reduce_sum
-from .reweighting import (
-    HATS,
-    balance_oriented_weights,
-    inverse_frequency_weights,
-)
+from .reweighting import HATS, balance_oriented_weights, inverse_frequency_weights
+from .schedules import Schedule
 
 COUNT_OVER = ("image", "process", "batch")
 COUNTED = ("instances", "locations")
@@ -57,7 +54,7 @@ class BalanceOriented(ClassBalance):
         self,
         *,
         num_classes: int,
-        schedule: nn.Module | None,
+        schedule: Schedule | None,
         eta: float = 0.8,
         intensity: float = 1.0,
         count_over: str = "image",
@@ -92,7 +89,11 @@ class BalanceOriented(ClassBalance):
     def count_weights(
         self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
     ) -> Tensor:
-        """(K,) alpha of Eq. 5."""
+        """(K,) alpha of Eq. 5.
+
+        Raises:
+            ValueError: the counts are None or make no sense; see `ClassBalance.count_weights`.
+        """
         if class_counts is None:
             raise ValueError("Expected argument `class_counts`, instances by class, but got None")
         return inverse_frequency_weights(class_counts, floor=self.floor)
@@ -102,7 +103,7 @@ class BalanceOriented(ClassBalance):
     ) -> Tensor:
         """(N, K) w-hat of Eq. 8."""
         counts = torch.zeros(len(gt_labels), self.num_classes, device=self.alpha.device)
-        if self.eta != 1:  # else n does not matter
+        if self.eta != 1:  # 1^n does not depend on n
             counts = self.batch_counts(gt_classes, gt_labels)
         return balance_oriented_weights(
             self.alpha,
@@ -117,6 +118,8 @@ class BalanceOriented(ClassBalance):
         self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
     ) -> Tensor:
         """(N, K) n of Eq. 8, the same in each row unless it counts by image.
+
+        See `ClassBalance.forward` for the arguments.
 
         Raises:
             ValueError: instances are to be counted, and `gt_classes` is None.
@@ -147,20 +150,28 @@ class BalanceOriented(ClassBalance):
     def _reduce(self, total: Tensor) -> Tensor:
         return all_reduce_sum(total) if self.count_over == "batch" else total
 
-    def _count(self, gt_classes, gt_labels) -> Tensor:
-        """(N, K) of each image."""
-        if self.counted == "instances" and gt_classes is None:
+    def _count(
+        self,
+        gt_classes: Sequence[Tensor] | None,
+        gt_labels: Tensor | Sequence[Tensor] | None,
+    ) -> Tensor:
+        """(N, K) how often each class is in each image.
+
+        Raises:
+            ValueError: what is to be counted is None.
+        """
+        labels = gt_labels if self.counted == "locations" else gt_classes
+        if labels is None and self.counted == "instances":
             raise ValueError(
                 "Expected argument `gt_classes`, the classes of each image's objects, but got "
                 "None: with counted='locations' the detector's positives are counted instead"
             )
-        if self.counted == "locations" and gt_labels is None:
+        if labels is None:
             raise ValueError(
                 "Expected counted='instances' or count_over='image', but got counted='locations' "
                 f"and count_over={self.count_over!r}: the batch comes in micro-batches, and this "
                 "model knows its locations only as it goes through them"
             )
-        labels = gt_labels if self.counted == "locations" else gt_classes
         return count_labels(labels, self.num_classes).to(self.alpha.device, non_blocking=True)
 
     def extra_repr(self) -> str:
@@ -176,13 +187,15 @@ def count_labels(labels: Tensor | Sequence[Tensor], num_classes: int) -> Tensor:
 
     Args:
         labels: one tensor of integers an image; those outside 0..K-1 do not count.
+        num_classes: K.
     """
     if not len(labels):
         return torch.zeros(0, num_classes)
     sizes = torch.tensor([x.numel() for x in labels])
     flat = torch.cat([x.flatten() for x in labels]).long()
     image = torch.arange(len(labels)).repeat_interleave(sizes).to(flat.device)
-    # A column more for what does not count: to pick it out, its number would have to be known.
+    # Labels that do not count go into a column of their own. To drop them instead, a GPU would be
+    # waited for: the size of what is left is not known.
     column = torch.where((flat >= 0) & (flat < num_classes), flat, num_classes)
     counts = torch.zeros(len(labels) * (num_classes + 1), device=flat.device)
     counts.index_add_(0, image * (num_classes + 1) + column, torch.ones_like(column).float())

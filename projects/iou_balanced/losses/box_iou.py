@@ -10,7 +10,8 @@ def elementwise_box_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """IoU of the i-th box of one list with the i-th box of the other.
 
     Args:
-        boxes1, boxes2: (P, 4), XYXY in the same unit, any float dtype.
+        boxes1: (P, 4), XYXY, any float dtype.
+        boxes2: (P, 4), XYXY in the same unit.
 
     Returns:
         (P,) in [0, 1], float32 (float64 for float64 input). A pair whose union is empty has

@@ -1,7 +1,7 @@
 """Checks of arguments and the reductions that all losses share.
 
-Of tensors only shapes and dtypes are looked at, and labels where they are on the CPU: a look at
-values would make a GPU wait.
+Only shapes and dtypes of tensors are checked, and the values of labels that are on the CPU:
+reading a value from a GPU would make the CPU wait for it.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor
 
 REDUCTIONS = ("sum", "mean", "none")
 LARGEST_EXPONENT = 100.0
-"""Of a probability or an IoU: 0.9^100 is 3e-5, so that a larger one leaves nothing of a loss."""
+"""The largest exponent of a probability or an IoU. 0.9^100 is 3e-5: beyond, no loss is left."""
 
 
 def upcast(x: Tensor) -> Tensor:
@@ -21,6 +21,11 @@ def upcast(x: Tensor) -> Tensor:
 
 
 def check_reduction(reduction: str) -> None:
+    """Check that it is "sum", "mean" or "none".
+
+    Raises:
+        ValueError: it is something else.
+    """
     if reduction not in REDUCTIONS:
         raise ValueError(
             f"Expected argument `reduction` to be one of {REDUCTIONS}, but got {reduction!r}"
@@ -28,7 +33,11 @@ def check_reduction(reduction: str) -> None:
 
 
 def check_non_negative(**values: float) -> None:
-    """Raises ValueError for what is no finite number of at least 0."""
+    """Check arguments, given by name, that have to be finite numbers of at least 0.
+
+    Raises:
+        ValueError: one of them is something else.
+    """
     for name, value in values.items():
         if not is_number(value) or not value >= 0:
             raise ValueError(f"Expected argument `{name}` to be at least 0, but got {value!r}")
@@ -37,7 +46,11 @@ def check_non_negative(**values: float) -> None:
 
 
 def check_exponents(**values: float) -> None:
-    """Raises ValueError for what is no exponent of an IoU or a probability."""
+    """Check arguments, given by name, that are exponents of an IoU or a probability.
+
+    Raises:
+        ValueError: one of them is no number in [0, 100].
+    """
     check_non_negative(**values)
     for name, value in values.items():
         if value > LARGEST_EXPONENT:
@@ -48,14 +61,22 @@ def check_exponents(**values: float) -> None:
 
 
 def check_fraction(**values: float) -> None:
-    """Raises ValueError for what is no number in [0, 1]."""
+    """Check arguments, given by name, that have to be numbers in [0, 1].
+
+    Raises:
+        ValueError: one of them is something else.
+    """
     for name, value in values.items():
         if not is_number(value) or not 0 <= value <= 1:
             raise ValueError(f"Expected argument `{name}` to be in [0, 1], but got {value!r}")
 
 
 def check_focal_alpha(alpha: float) -> None:
-    """Raises ValueError for what is neither a fraction nor the word for none, below 0."""
+    """Check the alpha of a focal loss: in [0, 1], or below 0 for no weighting.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if not is_number(alpha) or not -math.inf < alpha <= 1:
         raise ValueError(
             "Expected argument `alpha` to be in [0, 1], or below 0 for no weighting, "
@@ -64,7 +85,11 @@ def check_focal_alpha(alpha: float) -> None:
 
 
 def check_counts(*, least: int, **values: int) -> None:
-    """Raises ValueError for what is no whole number of at least `least`."""
+    """Check arguments, given by name, that have to be whole numbers of at least `least`.
+
+    Raises:
+        ValueError: one of them is something else.
+    """
     for name, value in values.items():
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         if not whole or value < least:
@@ -75,13 +100,18 @@ def check_counts(*, least: int, **values: int) -> None:
 
 
 def check_flags(**values: bool) -> None:
-    """Raises ValueError for what is not True or False: any word would count as True."""
+    """Check arguments, given by name, that have to be True or False: "no" would count as True.
+
+    Raises:
+        ValueError: one of them is something else.
+    """
     for name, value in values.items():
         if not isinstance(value, (bool, int)) or value not in (0, 1):
             raise ValueError(f"Expected argument `{name}` to be True or False, but got {value!r}")
 
 
-def is_number(value) -> bool:
+def is_number(value: object) -> bool:
+    """Whether it is a real number, and not True or False."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
@@ -130,13 +160,19 @@ def check_label_values(gt_labels: Tensor, num_classes: int) -> None:
             )
 
 
-def check_pos_iou(pos_iou: Tensor, num_positives: int) -> None:
-    got = None if pos_iou is None else tuple(pos_iou.shape)
-    if got != (num_positives,):
+def check_pos_iou(pos_iou: Tensor | None, num_positives: int) -> Tensor:
+    """Return `pos_iou`, whose shape has to be (num_positives,).
+
+    Raises:
+        ValueError: it is None, or of another shape.
+    """
+    if pos_iou is None or tuple(pos_iou.shape) != (num_positives,):
+        got = None if pos_iou is None else tuple(pos_iou.shape)
         raise ValueError(
             "Expected argument `pos_iou` to have one entry for each positive, "
             f"shape ({num_positives},), but got {got}"
         )
+    return pos_iou
 
 
 def reduce_terms(terms: Tensor, reduction: str, count: Tensor | int | None = None) -> Tensor:

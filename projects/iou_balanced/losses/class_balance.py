@@ -6,14 +6,16 @@ classes.
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .checks import check_counts, check_flags, check_non_negative
-from .class_tables import ClassWeights
+from .class_tables import ClassWeights, join_tables
 from .reweighting import schedule_weights
+from .schedules import Schedule
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +34,19 @@ class ClassBalance(nn.Module):
         intensity: factor on alpha - 1, and on nothing else; 0.05 on COCO-LT (Table 12).
         allow_other_counts: whether a resumed run may have another training set. If not, counts
             other than the checkpoint's are an error.
+
+    Raises:
+        ValueError: a value is not as above.
     """
 
     needs_sigmoid = False
+    alpha: Tensor
 
     def __init__(
         self,
         *,
         num_classes: int,
-        schedule: nn.Module | None,
+        schedule: Schedule | None,
         intensity: float = 1.0,
         allow_other_counts: bool = False,
     ):
@@ -61,8 +67,8 @@ class ClassBalance(nn.Module):
         self.iteration: tuple[int, int] | None = None
         self._resumed_length: int | None = None
         self.weights_in_force: ClassWeights | None = None
-        """Of the last batch, for those who watch."""
-        # Of the batch whose parts are coming.
+        """Of the last batch, for hooks that log them."""
+        # Within `whole_batch`: of the batch, and of its parts so far.
         self._batch_statistics: Tensor | None = None
         self._parts: list[ClassWeights] | None = None
         # Moves with the model, but belongs to no checkpoint: another training set has others.
@@ -74,9 +80,11 @@ class ClassBalance(nn.Module):
         image_counts: Sequence[int] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> None:
-        """Take the counts of the training set, (K,) instances and (K,) images of each class.
+        """Take the counts of the training set.
 
         Args:
+            class_counts: (K,) instances of each class; None where the weighting needs none.
+            image_counts: (K,) images that show each class; None likewise.
             class_names: (K,), to be named in messages, and compared on a resume.
 
         Raises:
@@ -104,15 +112,19 @@ class ClassBalance(nn.Module):
         self.class_names = None if class_names is None else list(class_names)
 
     def set_iteration(self, iteration: int, max_iter: int) -> None:
-        """Say which of `max_iter` iterations, counted from 0, the next call belongs to."""
-        if self._resumed_length not in (None, max_iter) and self.schedule is not None:
-            before = self.schedule.progress(
-                min(iteration, self._resumed_length - 1), self._resumed_length
-            )
+        """Say which iteration the next call belongs to.
+
+        Args:
+            iteration: in [0, max_iter).
+            max_iter: iterations of the training.
+        """
+        length = self._resumed_length
+        if self.schedule is not None and length is not None and length != max_iter:
+            before = self.schedule.progress(min(iteration, length - 1), length)
             logger.warning(
                 "The interrupted run had %d iterations and this one has %d: the schedule of the "
                 "class weights is stretched over them, so that lambda is %.3g in the place of %.3g",
-                self._resumed_length,
+                length,
                 max_iter,
                 self.schedule.progress(iteration, max_iter),
                 before,
@@ -138,15 +150,27 @@ class ClassBalance(nn.Module):
         return self.schedule.progress(*self.iteration)
 
     def final_weights(self, max_iter: int) -> Tensor:
-        """(K,) what `alpha` has become in the last iteration, without what varies by batch."""
+        """(K,) alpha-hat of Eq. 7 in the last iteration, without what varies by batch.
+
+        Args:
+            max_iter: iterations of the training.
+        """
         return self.scheduled(self.last_progress(max_iter))
 
     def scheduled(self, progress: float) -> Tensor:
-        """(K,) alpha-hat of Eq. 7."""
+        """(K,) alpha-hat of Eq. 7.
+
+        Args:
+            progress: lambda, in [0, 1].
+        """
         return schedule_weights(self.alpha, progress, self.intensity)
 
     def last_progress(self, max_iter: int) -> float:
-        """lambda of Eq. 7 in the last of `max_iter` iterations."""
+        """lambda of Eq. 7 in the last iteration.
+
+        Args:
+            max_iter: iterations of the training.
+        """
         return 1.0 if self.schedule is None else self.schedule.progress(max_iter - 1, max_iter)
 
     def forward(
@@ -174,7 +198,7 @@ class ClassBalance(nn.Module):
         tables = weights if isinstance(weights, ClassWeights) else ClassWeights(*[weights] * 3)
         if self._parts is not None:
             self._parts.append(tables)
-            tables = _join(self._parts)
+            tables = join_tables(self._parts)
         self.weights_in_force = tables
         return weights
 
@@ -186,8 +210,9 @@ class ClassBalance(nn.Module):
         """What an image's weights depend on in the other images of the batch, as a sum over them.
 
         Args:
-            gt_classes, gt_labels: see `forward`; labels are None where nobody knows them before
-                the forward pass, as those of an R-CNN's samples.
+            gt_classes: see `forward`.
+            gt_labels: see `forward`; None where they are not known before the forward pass, as
+                those of an R-CNN's samples.
 
         Returns:
             None where every image stands by itself.
@@ -210,15 +235,27 @@ class ClassBalance(nn.Module):
         finally:
             self._batch_statistics = self._parts = None
 
-    def count_weights(self, class_counts, image_counts) -> Tensor:
-        """(K,) what the counts of the training set come to, before any schedule."""
+    def count_weights(
+        self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
+    ) -> Tensor:
+        """(K,) alpha, before any schedule.
+
+        Args:
+            class_counts: (K,) instances of each class in the training set, or None.
+            image_counts: (K,) images that show each class, or None.
+
+        Raises:
+            ValueError: the counts that it needs are None or make no sense.
+        """
         raise NotImplementedError
 
-    def weights(self, gt_classes, gt_labels) -> Tensor | ClassWeights:
-        """See `forward`."""
+    def weights(
+        self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
+    ) -> Tensor | ClassWeights:
+        """The weights of a batch; see `ClassBalance.forward`."""
         raise NotImplementedError
 
-    def resume_state_dict(self) -> dict:
+    def resume_state_dict(self) -> dict[str, Any]:
         """The counts that the run's weights come from, and the length of its schedule."""
         return {
             "class_counts": self.class_counts,
@@ -227,8 +264,11 @@ class ClassBalance(nn.Module):
             "max_iter": None if self.iteration is None else self.iteration[1],
         }
 
-    def load_resume_state_dict(self, state: dict) -> None:
+    def load_resume_state_dict(self, state: Mapping[str, Any]) -> None:
         """Compare the interrupted run's counts with those of this one.
+
+        Args:
+            state: a `resume_state_dict`.
 
         Raises:
             ValueError: they differ, and `allow_other_counts` is False.
@@ -256,15 +296,3 @@ class ClassBalance(nn.Module):
 
     def extra_repr(self) -> str:
         return f"num_classes={self.num_classes}, intensity={self.intensity}"
-
-
-def _join(parts: Sequence[ClassWeights]) -> ClassWeights:
-    """The tables of all parts of a batch: (N, K) by image one after the other, (K,) as they are."""
-
-    def join(tables: Sequence[Tensor | None]) -> Tensor | None:
-        by_image = tables[0] is not None and tables[0].dim() == 2
-        return torch.cat(list(tables)) if by_image else tables[0]
-
-    if all(x.is_one_table for x in parts):
-        return ClassWeights(*[join([x.own for x in parts])] * 3)
-    return ClassWeights(*map(join, zip(*parts, strict=True)))

@@ -3,6 +3,7 @@
 Shapes: N images, K foreground classes, R rows of an image (anchors, points, heat map cells).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,8 @@ def expand_tables(
     """Check the tables' shapes and make each (1, K) or (N, K), without gradient.
 
     Args:
+        class_weight: as a loss takes it: (K,) or (N, K), `ClassWeights`, or None.
+        num_classes: K.
         num_images: N, the first dimension of the logits; None where only one table for all
             images makes sense.
 
@@ -80,3 +83,16 @@ def _expand(name: str, table: Tensor, columns: int, num_images: int | None) -> T
 def image_of_rows(rows: Tensor, num_rows: int, table: Tensor) -> Tensor:
     """Which row of `table` (1 or N, ...) each of the flattened rows of logits belongs to."""
     return torch.div(rows, max(num_rows // max(len(table), 1), 1), rounding_mode="floor")
+
+
+def join_tables(parts: Sequence[ClassWeights]) -> ClassWeights:
+    """The tables of all parts of a batch: (N, K) by image one after the other, (K,) as they are."""
+
+    def join(tables: Sequence[Tensor | None]) -> Tensor | None:
+        if tables[0] is None or tables[0].dim() != 2:
+            return tables[0]
+        return torch.cat([table for table in tables if table is not None])
+
+    if all(x.is_one_table for x in parts):
+        return ClassWeights(*[join([x.own for x in parts])] * 3)
+    return ClassWeights(*map(join, zip(*parts, strict=True)))

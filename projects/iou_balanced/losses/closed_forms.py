@@ -12,33 +12,57 @@ from torch import Tensor
 def bounded_iou_center(offset: Tensor, target_size: Tensor) -> Tensor:
     """Eq. 9: upper bound of the IoU of boxes whose centres differ by `offset` in x (or y).
 
-    `offset` and `target_size` (width, or height) are in pixels. 0 where the bound is negative.
+    Args:
+        offset: in pixels.
+        target_size: width, or height, of the target in pixels.
+
+    Returns:
+        In [0, 1]; 0 where the bound is negative.
     """
     offset = offset.abs()
     return ((target_size - offset) / (target_size + offset)).clamp(min=0)
 
 
 def bounded_iou_size(pred_size: Tensor, target_size: Tensor) -> Tensor:
-    """Eq. 10: upper bound of the IoU of boxes of these widths (or heights), in pixels."""
+    """Eq. 10: upper bound of the IoU of boxes of these widths (or heights).
+
+    Args:
+        pred_size: width, or height, of the prediction in pixels.
+        target_size: that of the target.
+    """
     return torch.minimum(pred_size / target_size, target_size / pred_size)
 
 
 def bounded_iou_center_from_offset(d: Tensor, size_ratio: float | Tensor = 1.0) -> Tensor:
-    """Eq. 11: Eq. 9 from d^cx (or d^cy) and `size_ratio` = anchor size / target size.
+    """Eq. 11: Eq. 9 from the regression error.
 
-    Holds for |d| <= 1 / size_ratio; 0 beyond.
+    Args:
+        d: error in cx (or cy).
+        size_ratio: anchor size / target size.
+
+    Returns:
+        The bound for |d| <= 1 / size_ratio; 0 beyond.
     """
     offset = size_ratio * d.abs()
     return ((1 - offset) / (1 + offset)).clamp(min=0)
 
 
 def bounded_iou_size_from_offset(d: Tensor) -> Tensor:
-    """Eq. 12: Eq. 10 from d^w (or d^h)."""
+    """Eq. 12: Eq. 10 from the regression error.
+
+    Args:
+        d: error in w (or h), of the logarithm of the size.
+    """
     return torch.exp(-d.abs())
 
 
 def smooth_l1_gradient(d: Tensor, beta: float = 1 / 9) -> Tensor:
-    """Derivative of smooth L1 (Eq. 8 with weight 1): d / beta, or the sign of d beyond beta."""
+    """Derivative of smooth L1 (Eq. 8 with weight 1): d / beta, or the sign of d beyond beta.
+
+    Args:
+        d: regression error.
+        beta: where the square goes over into the line; 0 is L1.
+    """
     return d.sign() if beta == 0 else (d / beta).clamp(-1, 1)
 
 
@@ -48,6 +72,12 @@ def smooth_l1_gradient_bound_center(
     """Eq. 13: gradient of the IoU-balanced loss in d^cx or d^cy at the bound of Eq. 11.
 
     The anchor is as large as the target (w_t = w_s), as in the paper.
+
+    Args:
+        d: error in cx (or cy).
+        lam: the paper's lambda, exponent of the IoU.
+        weight: the paper's w_loc.
+        beta: of smooth L1, see `smooth_l1_gradient`.
     """
     return weight * bounded_iou_center_from_offset(d) ** lam * smooth_l1_gradient(d, beta)
 
@@ -55,5 +85,8 @@ def smooth_l1_gradient_bound_center(
 def smooth_l1_gradient_bound_size(
     d: Tensor, *, lam: float = 1.5, weight: float = 1.0, beta: float = 1 / 9
 ) -> Tensor:
-    """Eq. 14: gradient of the IoU-balanced loss in d^w or d^h at the bound of Eq. 12."""
+    """Eq. 14: gradient of the IoU-balanced loss in d^w or d^h at the bound of Eq. 12.
+
+    See `smooth_l1_gradient_bound_center` for the arguments; d is the error in w (or h).
+    """
     return weight * bounded_iou_size_from_offset(d) ** lam * smooth_l1_gradient(d, beta)

@@ -6,7 +6,7 @@ Shapes: N images, K foreground classes.
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checks import check_flags, check_fraction
 from .class_balance import ClassBalance
@@ -17,6 +17,7 @@ from .reweighting import (
     schedule_weights,
     tail_classes,
 )
+from .schedules import Schedule
 
 
 class ClassBalanced(ClassBalance):
@@ -49,7 +50,7 @@ class ClassBalanced(ClassBalance):
         beta: float | None = 0.9999,
         normalize: bool = True,
         per_sample: bool = True,
-        schedule: nn.Module | None = None,
+        schedule: Schedule | None = None,
         intensity: float = 1.0,
         floor: float | None = None,
         class_counts: Sequence[int] | None = None,
@@ -73,7 +74,11 @@ class ClassBalanced(ClassBalance):
     def count_weights(
         self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
     ) -> Tensor:
-        """(K,) alpha of Eq. 2 or 5."""
+        """(K,) alpha of Eq. 2 or 5.
+
+        Raises:
+            ValueError: the counts are None or make no sense; see `ClassBalance.count_weights`.
+        """
         if class_counts is None:
             raise ValueError("Expected argument `class_counts`, instances by class, but got None")
         if self.beta is None:
@@ -82,7 +87,9 @@ class ClassBalanced(ClassBalance):
             class_counts, self.beta, normalize=self.normalize, floor=self.floor
         )
 
-    def weights(self, gt_classes, gt_labels) -> Tensor | ClassWeights:
+    def weights(
+        self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
+    ) -> Tensor | ClassWeights:
         """(K,) for all elements of a column, or (K + 1,) for the rows, background 1."""
         alpha = self.scheduled(self.progress)
         if self.per_sample:
@@ -124,7 +131,7 @@ class Equalization(ClassBalance):
         num_classes: int,
         tail_ratio: float = 0.0867,
         background_weight: float = 1.0,
-        schedule: nn.Module | None = None,
+        schedule: Schedule | None = None,
         image_counts: Sequence[int] | None = None,
         allow_other_counts: bool = False,
     ):
@@ -139,12 +146,18 @@ class Equalization(ClassBalance):
     def count_weights(
         self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
     ) -> Tensor:
-        """(K,) 0 for the tail and 1 for the other classes."""
+        """(K,) 0 for the tail and 1 for the other classes.
+
+        Raises:
+            ValueError: the counts are None or make no sense; see `ClassBalance.count_weights`.
+        """
         if image_counts is None:
             raise ValueError("Expected argument `image_counts`, images by class, but got None")
         return (~tail_classes(image_counts, self.tail_ratio)).double()
 
-    def weights(self, gt_classes, gt_labels) -> ClassWeights:
+    def weights(
+        self, gt_classes: Sequence[Tensor] | None, gt_labels: Tensor | Sequence[Tensor]
+    ) -> ClassWeights:
         """Tables (K,) for the other columns of positive rows, and for background rows."""
         progress = self.progress
         return ClassWeights(

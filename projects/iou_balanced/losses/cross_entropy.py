@@ -24,7 +24,11 @@ from .iou_weights import iou_ratio_weights
 
 
 def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[Tensor, int]:
-    """Cross entropy of each sample, of the labels' shape, 0 where ignored; and K."""
+    """Cross entropy of each sample, of the labels' shape, 0 where ignored; and K.
+
+    Raises:
+        ValueError: a shape, a dtype or a label on a CPU is not what the losses take.
+    """
     levels = [pred_logits] if isinstance(pred_logits, Tensor) else list(pred_logits)
     shapes = [tuple(x.shape) for x in levels]
     dim = 2 if isinstance(pred_logits, Tensor) else 3
@@ -53,7 +57,11 @@ def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[T
 def _sample_weights(
     class_weight: Tensor | ClassWeights, gt_labels: Tensor, num_classes: int, dtype: torch.dtype
 ) -> Tensor:
-    """The weight of each sample's label, of the labels' shape; background (and ignored): 1."""
+    """The weight of each sample's label, of the labels' shape; background (and ignored): 1.
+
+    Raises:
+        ValueError: the tables do not weigh whole rows, or are of other shapes.
+    """
     tables = expand_tables(class_weight, num_classes, gt_labels.shape[0])
     if not tables.is_one_table and any(table is not None for table in tables[:3]):
         given = [name for name, table in tables._asdict().items() if table is not None]
@@ -115,7 +123,7 @@ def iou_balanced_cross_entropy(
         terms = terms * _sample_weights(class_weight, gt_labels, num_classes, terms.dtype)
     if eta != 0:
         positives = ((gt_labels >= 0) & (gt_labels < num_classes)).nonzero(as_tuple=True)
-        check_pos_iou(pos_iou, positives[0].numel())
+        pos_iou = check_pos_iou(pos_iou, positives[0].numel())
         # Eq. 4; the weights carry no gradient.
         weights = torch.ones_like(terms)
         weights[positives] = iou_ratio_weights(
@@ -126,7 +134,14 @@ def iou_balanced_cross_entropy(
 
 
 class SoftmaxCrossEntropyLoss(nn.Module):
-    """Softmax cross entropy on (M, K + 1) logits; -1 is ignored, background is the last class."""
+    """Softmax cross entropy on (M, K + 1) logits; -1 is ignored, background is the last class.
+
+    Args:
+        reduction: "sum", "mean" or "none"; see `iou_balanced_cross_entropy`.
+
+    Raises:
+        ValueError: `reduction` is not as above.
+    """
 
     needs_pos_iou = False
     takes_levels = True
@@ -138,7 +153,11 @@ class SoftmaxCrossEntropyLoss(nn.Module):
         self.reduction = reduction
 
     def forward(
-        self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor, *, class_weight=None
+        self,
+        pred_logits: Tensor | Sequence[Tensor],
+        gt_labels: Tensor,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
         """See `iou_balanced_cross_entropy` with eta = 0."""
         return iou_balanced_cross_entropy(
@@ -159,6 +178,12 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
 
     With `across_processes` (the default) Eq. 4's two sums run over the positives of all
     processes; every process then has to call the module equally often.
+
+    Args:
+        eta, reduction, across_processes: see `iou_balanced_cross_entropy`.
+
+    Raises:
+        ValueError: a value is not as there.
     """
 
     takes_levels = True
@@ -182,9 +207,13 @@ class IoUBalancedCrossEntropyLoss(nn.Module):
         gt_labels: Tensor,
         pos_iou: Tensor | None = None,
         *,
-        class_weight=None,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
-        """See `iou_balanced_cross_entropy`; `pos_iou` may be left out where eta is 0."""
+        """See `iou_balanced_cross_entropy`; `pos_iou` may be left out where eta is 0.
+
+        Raises:
+            ValueError: an argument is not as there.
+        """
         if pos_iou is None and self.needs_pos_iou:
             raise ValueError(f"Expected argument `pos_iou` with eta={self.eta}, but got None")
         return iou_balanced_cross_entropy(

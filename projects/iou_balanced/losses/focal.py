@@ -5,7 +5,6 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .checks import (
@@ -14,51 +13,12 @@ from .checks import (
     check_focal_alpha,
     check_pos_iou,
     check_reduction,
-    reduce_terms,
 )
-from .class_tables import ClassWeights, expand_tables
-from .focal_kernel import FocalTerms, positive_terms
+from .class_tables import ClassWeights
+from .focal_kernel import positive_terms
+from .focal_parts import reduce_parts, tables_for
 from .iou_weights import iou_ratio_weights
-from .levels import Part, count_positives, split_levels
-
-
-def tables_for(class_weight: Tensor | ClassWeights | None, logits: Tensor) -> ClassWeights:
-    """N is the first dimension of the logits."""
-    num_images = logits.shape[0] if logits.dim() > 1 else None
-    return expand_tables(class_weight, logits.shape[-1], num_images)
-
-
-def reduce_parts(
-    parts: list[Part],
-    tables: ClassWeights,
-    alpha: float,
-    gamma: float,
-    reduction: str,
-    *,
-    pos_weight: Tensor | None = None,
-    pos_target: Tensor | None = None,
-) -> Tensor:
-    results = [
-        FocalTerms.apply(
-            part.logits,
-            part.labels,
-            part.positives,
-            None if pos_weight is None else pos_weight[part.order],
-            None if pos_target is None else pos_target[part.order],
-            tables,
-            alpha,
-            gamma,
-            reduction,
-        )
-        for part in parts
-    ]
-    if reduction == "none":
-        return results[0] if len(results) == 1 else torch.cat(results, dim=1)
-    total = results[0] if len(results) == 1 else torch.stack(results).sum()
-    if reduction == "mean":
-        count = sum((part.labels >= 0).sum() for part in parts)
-        return reduce_terms(total, "mean", count * parts[0].logits.shape[-1])
-    return total
+from .levels import count_positives, in_order_of_labels, split_levels
 
 
 def sigmoid_focal_loss(
@@ -122,10 +82,15 @@ def iou_balanced_focal_loss(
     unweighted one. eta = 0 is exactly `sigmoid_focal_loss`. No gradient flows through a weight.
 
     Args:
+        pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.
+        gt_labels: (...,), or (N, R) for a list; see `sigmoid_focal_loss`.
         pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
             `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`. Not looked at where eta is 0.
         eta: exponent of the IoU, in [0, 100]; 1.5 in the paper (Table 3).
-        pred_logits, gt_labels, alpha, gamma, class_weight, reduction: see `sigmoid_focal_loss`.
+        alpha: see `sigmoid_focal_loss`.
+        gamma: see `sigmoid_focal_loss`.
+        class_weight: see `sigmoid_focal_loss`.
+        reduction: see `sigmoid_focal_loss`.
         across_processes: take Eq. 4's two sums over the positives of all processes.
 
     Raises:
@@ -138,11 +103,10 @@ def iou_balanced_focal_loss(
     tables = tables_for(class_weight, parts[0].logits)
     weights = None
     if eta != 0:
-        check_pos_iou(pos_iou, count_positives(parts))
-        terms = [positive_terms(*part[:3], tables, alpha, gamma) for part in parts]
-        order = [part.order for part in parts]
-        # From the order of the levels to that of `pos_iou`.
-        terms = terms[0] if len(parts) == 1 else torch.cat(terms)[torch.cat(order).argsort()]
+        pos_iou = check_pos_iou(pos_iou, count_positives(parts))
+        terms = in_order_of_labels(
+            [positive_terms(*part[:3], tables, alpha, gamma) for part in parts], parts
+        )
         # Eq. 4; the weights carry no gradient.
         weights = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
     return reduce_parts(parts, tables, alpha, gamma, reduction, pos_weight=weights)
@@ -167,7 +131,9 @@ def balance_oriented_focal_loss(
         pred_logits: (N, R, K), or one (N, Ri, K) a feature level.
         gt_labels: (N, R) integers: -1 ignored, 0..K-1 foreground, K background.
         class_weight: (N, K), of each image k and class i: w-hat_{i,k}.
-        alpha, gamma, reduction: see `sigmoid_focal_loss`.
+        alpha: see `sigmoid_focal_loss`.
+        gamma: see `sigmoid_focal_loss`.
+        reduction: see `sigmoid_focal_loss`.
 
     Raises:
         ValueError: as `sigmoid_focal_loss`.
@@ -183,7 +149,14 @@ def balance_oriented_focal_loss(
 
 
 class SigmoidFocalLoss(nn.Module):
-    """Module form of `sigmoid_focal_loss`; the classification loss of a stock RetinaNet."""
+    """Module form of `sigmoid_focal_loss`; the classification loss of a stock RetinaNet.
+
+    Args:
+        alpha, gamma, reduction: see `sigmoid_focal_loss`.
+
+    Raises:
+        ValueError: a value is not as there.
+    """
 
     needs_pos_iou = False
     takes_levels = True
@@ -196,7 +169,11 @@ class SigmoidFocalLoss(nn.Module):
         self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
 
     def forward(
-        self, pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor, *, class_weight=None
+        self,
+        pred_logits: Tensor | Sequence[Tensor],
+        gt_labels: Tensor,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
         """See `sigmoid_focal_loss`."""
         return sigmoid_focal_loss(
@@ -218,6 +195,12 @@ class IoUBalancedFocalLoss(nn.Module):
     With `across_processes` (the default) Eq. 4's two sums run over the positives of all
     processes, so that N processes give the gradients of one with the whole batch. Every process
     then has to call the module equally often.
+
+    Args:
+        eta, alpha, gamma, reduction, across_processes: see `iou_balanced_focal_loss`.
+
+    Raises:
+        ValueError: a value is not as there.
     """
 
     takes_levels = True
@@ -250,9 +233,13 @@ class IoUBalancedFocalLoss(nn.Module):
         gt_labels: Tensor,
         pos_iou: Tensor | None = None,
         *,
-        class_weight=None,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
-        """See `iou_balanced_focal_loss`; `pos_iou` may be left out where eta is 0."""
+        """See `iou_balanced_focal_loss`; `pos_iou` may be left out where eta is 0.
+
+        Raises:
+            ValueError: an argument is not as there.
+        """
         if pos_iou is None and self.needs_pos_iou:
             raise ValueError(f"Expected argument `pos_iou` with eta={self.eta}, but got None")
         return iou_balanced_focal_loss(

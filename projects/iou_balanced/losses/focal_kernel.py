@@ -9,6 +9,8 @@ cross entropy b = softplus(x) - x y:
     |s|^g b, derivative g |s|^(g - 1) sign(s) p (1 - p) b + |s|^g s.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,13 +20,13 @@ from .class_tables import ClassWeights, image_of_rows
 from .positive_rows import Chunk, RowIndex
 
 
-def _focal(x: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:
-    """p^g softplus(x) and its derivative, both new tensors."""
+def _focal(x: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, ...]:
+    """p^g softplus(x), and its derivative where asked for, both new tensors."""
     softplus, p = F.softplus(x), torch.sigmoid(x)
     modulation = p**gamma
-    grad = None
-    if with_grad:
-        grad = (1 - p).mul_(softplus).mul_(gamma).add_(p).mul_(modulation)
+    if not with_grad:
+        return (softplus.mul_(modulation),)
+    grad = (1 - p).mul_(softplus).mul_(gamma).add_(p).mul_(modulation)
     return softplus.mul_(modulation), grad
 
 
@@ -32,34 +34,44 @@ def _alphas(alpha: float) -> tuple[float, float]:
     return (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
 
 
-def _quality(x: Tensor, y: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, Tensor | None]:
-    """|p - y|^g times the binary cross entropy with y, and its derivative by x."""
+def _quality(x: Tensor, y: Tensor, gamma: float, with_grad: bool) -> tuple[Tensor, ...]:
+    """|p - y|^g times the binary cross entropy with y, and its derivative by x if asked for."""
     p = torch.sigmoid(x)
     cross_entropy, distance = F.softplus(x) - x * y, p - y
     modulation = distance.abs() ** gamma
-    grad = None
-    if with_grad:
-        grad = modulation * distance
-        if gamma:  # 0 * 0^-1 where p = y, else
-            slope = gamma * distance.abs() ** (gamma - 1) * distance.sign() * p * (1 - p)
-            grad = grad + torch.where(distance == 0, 0.0, slope) * cross_entropy
+    if not with_grad:
+        return (modulation * cross_entropy,)
+    grad = modulation * distance
+    if gamma:
+        slope = gamma * distance.abs() ** (gamma - 1) * distance.sign() * p * (1 - p)
+        # Where p = y it would be 0 * 0^(gamma - 1), a NaN for gamma below 1.
+        grad = grad + torch.where(distance == 0, 0.0, slope) * cross_entropy
     return modulation * cross_entropy, grad
 
 
-def _positive_terms(flat, positives, target, tables, num_rows, alpha, gamma, with_grad):
-    """(P,) loss of each positive's own element, class-weighted, and its derivative."""
+def _positive_terms(
+    flat: Tensor,
+    positives: RowIndex,
+    target: Tensor | None,
+    tables: ClassWeights,
+    num_rows: int,
+    alpha: float,
+    gamma: float,
+    with_grad: bool,
+) -> tuple[Tensor, ...]:
+    """(P,) loss of each positive's own element, class-weighted, and its derivative if asked for."""
     x = upcast(flat[positives.rows, positives.classes])
     if target is None:
-        terms, grad = _focal(-x, gamma, with_grad)
-        grad = None if grad is None else -grad
+        terms, *slope = _focal(-x, gamma, with_grad)
+        values = (terms, *(-s for s in slope))
     else:
-        terms, grad = _quality(x, target.to(x.dtype), gamma, with_grad)
-    scale = _alphas(alpha)[0]
+        values = _quality(x, target.to(x.dtype), gamma, with_grad)
+    scale: Tensor | float = _alphas(alpha)[0]
     for table in (tables.own, tables.row):
         if table is not None:
             images = image_of_rows(positives.rows, num_rows, table)
             scale = scale * table[images, positives.classes].to(x.dtype)
-    return terms * scale, None if grad is None else grad * scale
+    return tuple(v * scale for v in values)
 
 
 @torch.no_grad()
@@ -73,10 +85,9 @@ def positive_terms(
 ) -> Tensor:
     """(P,) loss of each positive's own class column, class-weighted, without gradient."""
     flat = pred_logits.reshape(-1, pred_logits.shape[-1])
-    terms, _ = _positive_terms(
+    return _positive_terms(
         flat, positives, None, tables, gt_labels.numel(), alpha, gamma, with_grad=False
-    )
-    return terms
+    )[0]
 
 
 class _ChunkScale:
@@ -114,8 +125,8 @@ class _ChunkScale:
         index = torch.arange(rows.start, rows.stop, device=table.device)
         return table[image_of_rows(index, self.num_rows, table)]
 
-    def _of_positive_rows(self, chunk: Chunk, rows: Tensor, dtype) -> Tensor | float:
-        scale = self.scale
+    def _of_positive_rows(self, chunk: Chunk, rows: Tensor, dtype: torch.dtype) -> Tensor | float:
+        scale: Tensor | float = self.scale
         if self.tables.other is not None:
             images = image_of_rows(rows, self.num_rows, self.tables.other)
             scale = scale * self.tables.other.to(dtype)[images]
@@ -136,47 +147,46 @@ class FocalTerms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx,
-        pred_logits,
-        gt_labels,
-        positives,
-        pos_weight,
-        pos_target,
-        tables,
-        alpha,
-        gamma,
-        reduction,
-    ):
+        ctx: Any,
+        pred_logits: Tensor,
+        gt_labels: Tensor,
+        positives: RowIndex,
+        pos_weight: Tensor | None,
+        pos_target: Tensor | None,
+        tables: ClassWeights,
+        alpha: float,
+        gamma: float,
+        reduction: str,
+    ) -> Tensor:
         num_classes, with_grad = pred_logits.shape[-1], ctx.needs_input_grad[0]
         flat, labels = pred_logits.reshape(-1, num_classes), gt_labels.reshape(-1)
         dtype = torch.promote_types(pred_logits.dtype, torch.float32)
         elementwise = flat.new_empty(flat.shape, dtype=dtype) if reduction == "none" else None
         grad = torch.empty_like(flat, dtype=dtype) if with_grad else None
 
-        pos_value, pos_slope = _positive_terms(
+        # Value and, with the gradient, slope: of the positives here, of a chunk's elements below.
+        pos_values = _positive_terms(
             flat, positives, pos_target, tables, labels.numel(), alpha, gamma, with_grad
         )
         if pos_weight is not None:
-            pos_value = pos_value * pos_weight
-            pos_slope = pos_slope * pos_weight if with_grad else None
+            pos_values = tuple(v * pos_weight for v in pos_values)
 
         sums = [flat.new_zeros((), dtype=dtype)]
         scale = _ChunkScale(tables, positives, labels.numel(), alpha)
         for chunk in positives.chunks:
             rows, pos, ignored = chunk
-            value, slope = _focal(upcast(flat[rows]), gamma, with_grad)
-            scale(chunk, *((value, slope) if with_grad else (value,)))
+            values = _focal(upcast(flat[rows]), gamma, with_grad)
+            scale(chunk, *values)
             own = (positives.rows[pos] - rows.start, positives.classes[pos])
-            value[own] = pos_value[pos]
-            value[ignored] = 0
-            if with_grad:
-                slope[own] = pos_slope[pos]
-                slope[ignored] = 0
-                grad[rows] = slope
+            for value, pos_value in zip(values, pos_values, strict=True):
+                value[own] = pos_value[pos]
+                value[ignored] = 0
+            if grad is not None:
+                grad[rows] = values[1]
             if elementwise is None:
-                sums.append(value.sum())
+                sums.append(values[0].sum())
             else:
-                elementwise[rows] = value
+                elementwise[rows] = values[0]
 
         ctx.save_for_backward(grad)
         ctx.shape, ctx.dtype = pred_logits.shape, pred_logits.dtype
@@ -185,7 +195,7 @@ class FocalTerms(torch.autograd.Function):
         return elementwise.reshape(pred_logits.shape)
 
     @staticmethod
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("focal loss here has no second derivative (create_graph=True)")
         (grad,) = ctx.saved_tensors

@@ -17,11 +17,16 @@ from torch import Tensor, nn
 
 from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
 from .class_tables import ClassWeights, expand_tables
-from .heatmap_kernel import HeatmapFocalTerms, center_terms
+from .heatmap_kernel import Balance, HeatmapFocalTerms, center_terms
 from .iou_weights import iou_ratio_weights
 
 
 def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
+    """Check shapes and dtypes.
+
+    Raises:
+        ValueError: they are not both (N, K, H, W) of a float dtype.
+    """
     for name, x in [("pred_logits", pred_logits), ("gt_heatmap", gt_heatmap)]:
         if not x.is_floating_point():
             raise ValueError(
@@ -39,8 +44,18 @@ def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
         )
 
 
-def _focal_loss(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction) -> Tensor:
-    loss = HeatmapFocalTerms.apply(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction)
+def _focal_loss(
+    pred_logits: Tensor,
+    gt_heatmap: Tensor,
+    balance: Balance | None,
+    tables: ClassWeights,
+    alpha: float,
+    beta: float,
+    reduction: str,
+) -> Tensor:
+    loss: Tensor = HeatmapFocalTerms.apply(  # type: ignore[no-untyped-call]
+        pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction
+    )
     return loss / max(pred_logits.numel(), 1) if reduction == "mean" else loss
 
 
@@ -70,8 +85,8 @@ def penalty_reduced_focal_loss(
         class_weight: (K,) or (N, K) multiplies every element of the class's map, background
             included; `ClassWeights` weighs the kinds of elements apart, see this module. No
             gradient flows into it.
-        alpha: exponent of the score; beta: exponent of the penalty reduction around a centre;
-            both in [0, 100]. 2 and 4 in both papers.
+        alpha: exponent of the score, in [0, 100]; 2 in both papers.
+        beta: exponent of the penalty reduction around a centre, in [0, 100]; 4 in both papers.
         reduction: "sum"; "mean" divides by the number of elements; "none" gives (N, K, H, W).
 
     Raises:
@@ -106,11 +121,15 @@ def iou_balanced_penalty_reduced_focal_loss(
     eta = 0 is exactly `penalty_reduced_focal_loss`. No gradient flows through a weight.
 
     Args:
+        pred_logits: (N, K, H, W); see `penalty_reduced_focal_loss`.
+        gt_heatmap: (N, K, H, W); see `penalty_reduced_focal_loss`.
         pos_iou: (P,) IoU of the box decoded at each centre with its ground truth, in the order
             of `(gt_heatmap == 1).nonzero()`. Not looked at where eta is 0.
         eta: exponent of the IoU, in [0, 100]; 1.5 in the paper (Table 3).
-        pred_logits, gt_heatmap, class_weight, alpha, beta, reduction: see
-            `penalty_reduced_focal_loss`.
+        class_weight: see `penalty_reduced_focal_loss`.
+        alpha: see `penalty_reduced_focal_loss`.
+        beta: see `penalty_reduced_focal_loss`.
+        reduction: see `penalty_reduced_focal_loss`.
         across_processes: take Eq. 4's two sums over the centres of all processes.
 
     Raises:
@@ -123,16 +142,23 @@ def iou_balanced_penalty_reduced_focal_loss(
     balance = None
     if eta != 0:
         centers = (gt_heatmap == 1).nonzero(as_tuple=True)
-        check_pos_iou(pos_iou, len(centers[0]))
+        pos_iou = check_pos_iou(pos_iou, len(centers[0]))
         terms = center_terms(pred_logits, gt_heatmap, centers, tables, alpha)
         # Eq. 4; the weights carry no gradient.
         factors = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
-        balance = (centers, terms, factors)
+        balance = Balance(centers, terms, factors)
     return _focal_loss(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction)
 
 
 class PenaltyReducedFocalLoss(nn.Module):
-    """Module form of `penalty_reduced_focal_loss`; the classification loss of CenterNet."""
+    """Module form of `penalty_reduced_focal_loss`; the classification loss of CenterNet.
+
+    Args:
+        alpha, beta, reduction: see `penalty_reduced_focal_loss`.
+
+    Raises:
+        ValueError: a value is not as there.
+    """
 
     needs_pos_iou = False
 
@@ -142,7 +168,13 @@ class PenaltyReducedFocalLoss(nn.Module):
         check_exponents(alpha=alpha, beta=beta)
         self.alpha, self.beta, self.reduction = alpha, beta, reduction
 
-    def forward(self, pred_logits: Tensor, gt_heatmap: Tensor, *, class_weight=None) -> Tensor:
+    def forward(
+        self,
+        pred_logits: Tensor,
+        gt_heatmap: Tensor,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
+    ) -> Tensor:
         """See `penalty_reduced_focal_loss`."""
         return penalty_reduced_focal_loss(
             pred_logits,
@@ -163,6 +195,13 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
     With `across_processes` (the default) Eq. 4's two sums run over the centres of all processes,
     so that N processes give the gradients of one with the whole batch. Every process then has to
     call the module equally often.
+
+    Args:
+        eta, alpha, beta, reduction, across_processes: see
+            `iou_balanced_penalty_reduced_focal_loss`.
+
+    Raises:
+        ValueError: a value is not as there.
     """
 
     def __init__(
@@ -192,9 +231,13 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
         gt_heatmap: Tensor,
         pos_iou: Tensor | None = None,
         *,
-        class_weight=None,
+        class_weight: Tensor | ClassWeights | None = None,
     ) -> Tensor:
-        """See `iou_balanced_penalty_reduced_focal_loss`; `pos_iou` may be left out at eta = 0."""
+        """See `iou_balanced_penalty_reduced_focal_loss`; `pos_iou` may be left out at eta = 0.
+
+        Raises:
+            ValueError: an argument is not as there.
+        """
         if pos_iou is None and self.needs_pos_iou:
             raise ValueError(f"Expected argument `pos_iou` with eta={self.eta}, but got None")
         return iou_balanced_penalty_reduced_focal_loss(

@@ -8,6 +8,7 @@ Shapes: N images, K foreground classes, H x W cells, P centres.
 """
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,13 +33,20 @@ def _chunks(shape: torch.Size, device: torch.device) -> Iterator[tuple[slice, sl
 
 
 def _element_weights(
-    gt_heatmap: Tensor, tables: ClassWeights, num_images: int, images: slice | Tensor, dtype
+    gt_heatmap: Tensor,
+    tables: ClassWeights,
+    num_images: int,
+    images: slice | Tensor,
+    dtype: torch.dtype,
 ) -> Tensor | None:
     """Class weights of the elements of (n, K, h, w) ground truth, in a shape that broadcasts.
 
     Args:
-        tables: of all `num_images` images, as `expand_tables` returns them.
+        gt_heatmap: (n, K, h, w), a part of the ground truth.
+        tables: of all images, as `expand_tables` returns them.
+        num_images: N.
         images: which n of them the ground truth belongs to.
+        dtype: of the result.
     """
 
     def of_images(table: Tensor | None) -> Tensor:
@@ -74,15 +82,30 @@ def center_terms(
     """(P,) loss of each centre, class-weighted, without gradient.
 
     Args:
+        pred_logits: (N, K, H, W).
+        gt_heatmap: (N, K, H, W).
+        tables: as `expand_tables` returns them.
+        alpha: exponent of the score.
         centers: the four (P,) indices of the elements whose ground truth is 1.
     """
     images, classes, y, x = centers
-    terms, _ = _focal(-upcast(pred_logits[centers]), alpha, with_grad=False)
+    terms = _focal(-upcast(pred_logits[centers]), alpha, with_grad=False)[0]
     cells = gt_heatmap[images, :, y, x][:, :, None, None]
     weight = _element_weights(cells, tables, len(gt_heatmap), images, terms.dtype)
     if weight is None:
         return terms
     return terms.mul_(weight.expand_as(cells).flatten(1).gather(1, classes[:, None]).squeeze(1))
+
+
+class Balance(NamedTuple):
+    """Eq. 4 on the centres of heat maps."""
+
+    centers: tuple[Tensor, ...]
+    """The four (P,) indices of the elements whose ground truth is 1."""
+    terms: Tensor
+    """(P,) loss of each, class-weighted."""
+    factors: Tensor
+    """(P,) weight of each."""
 
 
 class HeatmapFocalTerms(torch.autograd.Function):
@@ -94,11 +117,19 @@ class HeatmapFocalTerms(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction):
-        """`balance`: None, or the centres, the term (P,) of each, and its factor (P,)."""
-        with_grad, elementwise = ctx.needs_input_grad[0], reduction == "none"
+    def forward(
+        ctx: Any,
+        pred_logits: Tensor,
+        gt_heatmap: Tensor,
+        balance: Balance | None,
+        tables: ClassWeights,
+        alpha: float,
+        beta: float,
+        reduction: str,
+    ) -> Tensor:
+        with_grad = ctx.needs_input_grad[0]
         dtype = torch.promote_types(pred_logits.dtype, torch.float32)
-        terms = torch.empty_like(pred_logits, dtype=dtype) if elementwise else None
+        terms = torch.empty_like(pred_logits, dtype=dtype) if reduction == "none" else None
         grad = torch.empty_like(pred_logits, dtype=dtype) if with_grad else None
 
         sums = [pred_logits.new_zeros((), dtype=dtype)]
@@ -107,16 +138,16 @@ class HeatmapFocalTerms(torch.autograd.Function):
             is_center = gt == 1
             sign = torch.where(is_center, -1.0, 1.0).to(dtype)
             # In the dtype of `sign`: never in half precision.
-            value, slope = _focal(pred_logits[chunk] * sign, alpha, with_grad)
+            value, *slope = _focal(pred_logits[chunk] * sign, alpha, with_grad)
             # The square of the root, because a power of 2 is a product, and one of 4 is slow.
             weight = (1 - gt.to(dtype)).pow_(beta / 2).square_().masked_fill_(is_center, 1)
             class_weight = _element_weights(gt, tables, len(gt_heatmap), chunk[0], dtype)
             if class_weight is not None:
                 weight.mul_(class_weight)
             value.mul_(weight)
-            if with_grad:
-                torch.mul(slope, weight.mul_(sign), out=grad[chunk])
-            if elementwise:
+            if grad is not None:
+                torch.mul(slope[0], weight.mul_(sign), out=grad[chunk])
+            if terms is not None:
                 terms[chunk] = value
             else:
                 sums.append((value if balance is None else value.masked_fill(is_center, 0)).sum())
@@ -125,17 +156,17 @@ class HeatmapFocalTerms(torch.autograd.Function):
             centers, unbalanced, factors = balance
             balanced = unbalanced * factors
             sums.append(balanced.sum())
-            if elementwise:
+            if terms is not None:
                 terms[centers] = balanced
-            if with_grad:
+            if grad is not None:
                 grad[centers] = grad[centers] * factors
 
         ctx.save_for_backward(grad)
         ctx.dtype = pred_logits.dtype
-        return terms if elementwise else torch.stack(sums).sum()
+        return torch.stack(sums).sum() if terms is None else terms
 
     @staticmethod
-    def backward(ctx, grad_output):
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "penalty-reduced focal loss here has no second derivative (create_graph=True)"

@@ -34,7 +34,8 @@ def giou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """1 - GIoU of each pair (arXiv 1902.09630): 1 - IoU + (enclosure - union) / enclosure.
 
     Args:
-        pred_boxes, gt_boxes: (P, 4) XYXY, any float dtype; computed in float32 at least.
+        pred_boxes: (P, 4) XYXY, any float dtype; computed in float32 at least.
+        gt_boxes: (P, 4) XYXY in the same unit.
 
     Returns:
         (P,) in [0, 2].
@@ -53,7 +54,15 @@ def giou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 def diou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """1 - DIoU of each pair (arXiv 1911.08287, Eq. 7): 1 - IoU + (offset of centres / diagonal)^2.
 
-    Arguments, result and errors as `giou_loss`.
+    Args:
+        pred_boxes: (P, 4) XYXY, any float dtype; computed in float32 at least.
+        gt_boxes: (P, 4) XYXY in the same unit.
+
+    Returns:
+        (P,) in [0, 2].
+
+    Raises:
+        ValueError: the shapes are not both (P, 4).
     """
     iou = elementwise_box_iou(pred_boxes, gt_boxes)
     pred_boxes, gt_boxes = upcast(pred_boxes), upcast(gt_boxes)
@@ -65,8 +74,17 @@ def diou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
 def ciou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """1 - CIoU of each pair (arXiv 1911.08287, Eq. 8-11): DIoU and a term of the aspect ratio.
 
-    The trade-off factor carries no gradient, as in the paper's code. Otherwise as `giou_loss`,
-    but the result may exceed 2.
+    The trade-off factor carries no gradient, as in the paper's code.
+
+    Args:
+        pred_boxes: (P, 4) XYXY, any float dtype; computed in float32 at least.
+        gt_boxes: (P, 4) XYXY in the same unit.
+
+    Returns:
+        (P,), at least 0; it may exceed 2.
+
+    Raises:
+        ValueError: the shapes are not both (P, 4).
     """
     iou = elementwise_box_iou(pred_boxes, gt_boxes).detach()
     diou = diou_loss(pred_boxes, gt_boxes)
@@ -85,6 +103,7 @@ class GIoULoss(LocalizationLoss):
     on_boxes = True
 
     def terms(self, pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+        """See `giou_loss`."""
         return giou_loss(pred_boxes, gt_boxes)
 
 
@@ -94,6 +113,7 @@ class DIoULoss(LocalizationLoss):
     on_boxes = True
 
     def terms(self, pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+        """See `diou_loss`."""
         return diou_loss(pred_boxes, gt_boxes)
 
 
@@ -103,6 +123,7 @@ class CIoULoss(LocalizationLoss):
     on_boxes = True
 
     def terms(self, pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
+        """See `ciou_loss`."""
         return ciou_loss(pred_boxes, gt_boxes)
 
 

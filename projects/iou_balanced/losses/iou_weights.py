@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Sum of `x` over all processes; `x` itself where there is one process only."""
+    """Sum of `x` over all processes, a new tensor; `x` itself where there is one process only."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         x = x.clone()
         dist.all_reduce(x)
@@ -23,7 +23,10 @@ def iou_power_sums(
     """The two sums that Eq. 4 and 7 are the ratio of.
 
     Args:
-        terms, pos_iou, exponent, across_processes: see `iou_ratio_weights`.
+        terms: see `iou_ratio_weights`.
+        pos_iou: see `iou_ratio_weights`.
+        exponent: see `iou_ratio_weights`.
+        across_processes: see `iou_ratio_weights`.
 
     Returns:
         iou^exponent of each positive, (P,), and the sums of the terms and of iou^exponent times

@@ -6,6 +6,7 @@ Shapes: N images, Ri anchors of level i, R of all levels, K foreground classes, 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .checks import check_labels
@@ -57,5 +58,12 @@ def split_levels(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> l
     return [Part(*part) for part in zip(pred_logits, labels, levels, places, strict=True)]
 
 
-def count_positives(parts: list[Part]) -> int:
+def in_order_of_labels(terms: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
+    """(P,) numbers of the positives of each part -> (P,) of all, as `gt_labels[pos_mask]` is."""
+    order = [part.order for part in parts if isinstance(part.order, Tensor)]
+    return torch.cat(list(terms))[torch.cat(order).argsort()] if order else terms[0]
+
+
+def count_positives(parts: Sequence[Part]) -> int:
+    """P, over all parts."""
     return sum(part.positives.rows.numel() for part in parts)

@@ -5,7 +5,8 @@ Shapes: P positives; terms (P, C), C parameters of a box, or (P,) for a loss of 
 
 import contextlib
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -51,7 +52,7 @@ def iou_balanced_terms(
     """
     check_exponents(lam=lam)
     if lam != 0:
-        check_pos_iou(pos_iou, len(terms))
+        pos_iou = check_pos_iou(pos_iou, len(terms))
         if normalize:  # Eq. 7
             weights = iou_ratio_weights(
                 _of_boxes(terms), pos_iou, lam, across_processes=across_processes
@@ -72,9 +73,15 @@ def _weigh(terms: Tensor, weights: Tensor) -> Tensor:
 
 
 class LocalizationLoss(nn.Module):
-    """Base of the plain box losses; a subclass gives `terms`."""
+    """Base of the plain box losses; a subclass gives `terms`.
 
-    needs_pos_iou = False
+    Args:
+        reduction: "sum", "mean" or "none".
+
+    Raises:
+        ValueError: `reduction` is not as above.
+    """
+
     on_boxes = False
     """Whether it is called with decoded boxes, (P, 4) XYXY in pixels, and not with deltas."""
 
@@ -83,36 +90,48 @@ class LocalizationLoss(nn.Module):
         check_reduction(reduction)
         self.reduction = reduction
 
+    @property
+    def needs_pos_iou(self) -> bool:
+        """Whether the caller has to decode boxes for `pos_iou`: a plain loss needs none."""
+        return False
+
     def terms(self, pred: Tensor, target: Tensor) -> Tensor:
-        """The loss before any weight and reduction: (P, C), or (P,)."""
+        """The loss before any weight and reduction.
+
+        Args:
+            pred: (P, 4) deltas as the detector encodes them, or boxes where `on_boxes` is true.
+            target: (P, 4), what they should be.
+
+        Returns:
+            (P, C), or (P,) for a loss of whole boxes.
+        """
         raise NotImplementedError(f"{type(self).__name__} has to define terms()")
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
-        """Predictions and targets (P, 4) to a scalar, or to the terms for reduction "none"."""
+        """A scalar, or the terms for reduction "none"; see `LocalizationLoss.terms`."""
         return reduce_terms(self.terms(pred, target), self.reduction)
 
     def extra_repr(self) -> str:
         return f"reduction={self.reduction!r}"
 
 
-class IoUBalancedLocalization(nn.Module):
+class IoUBalancedLocalization(LocalizationLoss):
     """Mixin before a `LocalizationLoss`: weighs its terms by the IoU (Eq. 5-7).
 
     `weight="auto"` measures w_loc, the ratio of the plain to the weighted sum of the loss. The
     paper sets it by hand from the first iteration alone: `measure_iterations=1`. The default is
-    the median of the ratio over the first ten iterations with positives. That is close to the
-    paper's, because they are in the warm-up of the learning rate (on the digits 3.43 to 3.50 where
-    the first iteration has 3.45 to 3.81), and one batch of badly matched boxes does not decide
-    about the whole run. The ratio falls as the boxes learn: a later `measure_from` gives a smaller
-    w_loc. Until it is measured, each call keeps its own sum (Eq. 7), as with the w_loc of this call
-    alone. It is then fixed; a value above `max_weight` is not taken but measured again, and after
-    ten such measurements the loss stays Eq. 7, with a warning (see `WLocMeasurement`): that trains
-    well enough, and nobody's run is stopped.
+    the median of the ratio over the first ten iterations with positives, so that one batch of badly
+    matched boxes does not decide about the whole run. It is close to the paper's, because the boxes
+    hardly learn in the warm-up (on the digits 3.43 to 3.50, where the first iteration has 3.45 to
+    3.81). The ratio falls as the boxes learn: a later `measure_from` gives a smaller w_loc.
 
-    Value and half-finished measurement are kept for a resumed run by `resume_state_dict`; they are
-    no part of `state_dict`, so that fine-tuning from a checkpoint measures its own. Micro-batches
-    of one iteration are measured as the batch that they are (`whole_batch`); while that goes on,
-    each of them keeps its own sum.
+    Until w_loc is measured, each call keeps its own sum (Eq. 7); then it is fixed. A value above
+    `max_weight` is not taken but measured again, and after ten such measurements the loss stays
+    Eq. 7, with a warning (see `WLocMeasurement`).
+
+    `resume_state_dict` keeps w_loc and an unfinished measurement for a resumed run; they are no
+    part of `state_dict`, so that fine-tuning from a checkpoint measures its own. Micro-batches of
+    one iteration are measured as one batch (`whole_batch`); until then, each keeps its own sum.
 
     Args:
         lam, normalize: see `iou_balanced_terms`.
@@ -134,7 +153,7 @@ class IoUBalancedLocalization(nn.Module):
         self,
         *,
         lam: float = 1.5,
-        weight: float | str = 1.0,
+        weight: float | Literal["auto"] = 1.0,
         normalize: bool = False,
         reduction: str = "sum",
         across_processes: bool = True,
@@ -149,14 +168,15 @@ class IoUBalancedLocalization(nn.Module):
             raise ValueError(
                 f"Expected argument `weight` to be a number or 'auto', but got {weight!r}"
             )
-        if weight != "auto":
+        if not isinstance(weight, str):
             check_non_negative(weight=weight)
         elif normalize:
             raise ValueError(
                 "Expected argument `weight` to be a number with normalize=True (Eq. 7 keeps the "
                 "sum in every iteration, so that there is nothing to measure), but got 'auto'"
             )
-        measurement = WLocMeasurement(
+        # Of "auto"; made in any case, because it checks its arguments.
+        self._measurement = WLocMeasurement(
             lam=lam, start=measure_from, iterations=measure_iterations, max_weight=max_weight
         )
         given = (measure_from, measure_iterations, max_weight)
@@ -167,8 +187,7 @@ class IoUBalancedLocalization(nn.Module):
             )
         self.lam, self.weight, self.normalize = lam, weight, normalize
         self.across_processes = across_processes
-        self._measurement = measurement if weight == "auto" else None
-        if self._measurement is not None and lam == 0:
+        if lam == 0:
             self._measurement.value = 1.0  # Table 3; there is nothing to look at
 
     @property
@@ -179,49 +198,67 @@ class IoUBalancedLocalization(nn.Module):
     @property
     def w_loc(self) -> float | None:
         """The weight in force; None where "auto" has measured nothing yet, and Eq. 7 is used."""
-        return self.weight if self._measurement is None else self._measurement.value
+        return self._measurement.value if isinstance(self.weight, str) else self.weight
 
     def forward(self, pred: Tensor, target: Tensor, pos_iou: Tensor | None = None) -> Tensor:
-        """See `iou_balanced_terms`; `pos_iou` may be left out where lam is 0."""
+        """The weighted loss, a scalar, or its terms for reduction "none".
+
+        Args:
+            pred: (P, 4); see `LocalizationLoss.terms`.
+            target: (P, 4).
+            pos_iou: (P,) IoU of each regressed positive with its ground truth; may be left out
+                where lam is 0.
+
+        Raises:
+            ValueError: `pos_iou` is needed and None, or has another shape.
+        """
         if pos_iou is None and self.needs_pos_iou:
             raise ValueError(f"Expected argument `pos_iou` with lam={self.lam}, but got None")
         terms = self.terms(pred, target)
-        if self.w_loc is None:
-            check_pos_iou(pos_iou, len(terms))
+        weight = self.w_loc
+        if weight is None:
             iou_power, sums = iou_power_sums(
-                _of_boxes(terms), pos_iou, self.lam, across_processes=self.across_processes
-            )
-            self._measurement.add(sums)
-        if self.w_loc is None:
-            terms = _weigh(terms, weights_from_sums(iou_power, sums))  # Eq. 7
-        else:
-            terms = iou_balanced_terms(
-                terms,
-                pos_iou,
-                lam=self.lam,
-                weight=self.w_loc,
-                normalize=self.normalize,
+                _of_boxes(terms),
+                check_pos_iou(pos_iou, len(terms)),
+                self.lam,
                 across_processes=self.across_processes,
             )
+            self._measurement.add(sums)
+            weight = self.w_loc
+            if weight is None:
+                terms = _weigh(terms, weights_from_sums(iou_power, sums))  # Eq. 7
+                return reduce_terms(terms, self.reduction)
+        terms = iou_balanced_terms(
+            terms,
+            pos_iou,
+            lam=self.lam,
+            weight=weight,
+            normalize=self.normalize,
+            across_processes=self.across_processes,
+        )
         return reduce_terms(terms, self.reduction)
 
     @contextlib.contextmanager
     def whole_batch(self) -> Iterator[None]:
         """The calls within are for micro-batches of one iteration, which "auto" measures as one."""
         with contextlib.ExitStack() as stack:
-            if self._measurement is not None:
+            if self.weight == "auto":
                 stack.enter_context(self._measurement.whole_batch())
             yield
 
-    def resume_state_dict(self) -> dict:
+    def resume_state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of "auto": w_loc and what was measured for it (None before)."""
-        if self._measurement is None:
+        if self.weight != "auto":
             return {}
         return {"measured_weight": self.w_loc, "measurement": self._measurement.state_dict()}
 
-    def load_resume_state_dict(self, state: dict) -> None:
-        """Take over the w_loc of the interrupted run, or go on measuring where it broke off."""
-        if self._measurement is not None:
+    def load_resume_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the w_loc of the interrupted run, or go on measuring where it broke off.
+
+        Args:
+            state: a `resume_state_dict`.
+        """
+        if self.weight == "auto":
             self._measurement.value = state.get("measured_weight")
             self._measurement.load_state_dict(state.get("measurement"))
 
@@ -230,7 +267,7 @@ class IoUBalancedLocalization(nn.Module):
             f"lam={self.lam}, weight={self.weight!r}, normalize={self.normalize}, "
             f"{super().extra_repr()}, across_processes={self.across_processes}"
         )
-        if self._measurement is None:
+        if self.weight != "auto":
             return text
         m = self._measurement
         return (

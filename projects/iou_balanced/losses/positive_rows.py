@@ -48,6 +48,7 @@ def index_levels(
     Args:
         gt_labels: (N, R), the levels one after the other.
         sizes: Ri of each level.
+        num_classes: K.
 
     Returns:
         The index of each level, and for each where its positives stand in `gt_labels[pos_mask]`.
@@ -68,10 +69,11 @@ def index_levels(
     bounds = [[*range(first, last, step), last] for first, last in itertools.pairwise(firsts)]
     flat_bounds = torch.tensor(list(itertools.chain(*bounds)), device=device)
     # One transfer to the host for all chunks of all levels.
-    splits = torch.stack([torch.searchsorted(x, flat_bounds) for x in (positives, ignored)])
-    splits = iter(zip(*splits.tolist(), strict=True))
+    places_of = torch.stack([torch.searchsorted(x, flat_bounds) for x in (positives, ignored)])
+    splits = iter(zip(*places_of.tolist(), strict=True))
 
-    levels, places = [], []
+    levels: list[RowIndex] = []
+    places: list[Tensor | slice] = []
     for first, limits in zip(firsts, bounds, strict=False):
         own = [next(splits) for _ in limits]
         begin, end = own[0][0], own[-1][0]

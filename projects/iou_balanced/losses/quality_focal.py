@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .checks import check_exponents, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
-from .focal import reduce_parts, tables_for
+from .focal_parts import reduce_parts, tables_for
 from .levels import count_positives, split_levels
 
 
@@ -30,10 +30,13 @@ def quality_focal_loss(
     With every IoU 1 it is `sigmoid_focal_loss` with gamma = beta and no alpha.
 
     Args:
+        pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.
+        gt_labels: (...,), or (N, R) for a list; see `sigmoid_focal_loss`.
         pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
             `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
         beta: focusing exponent, in [0, 100]; 2 in the paper.
-        pred_logits, gt_labels, class_weight, reduction: see `sigmoid_focal_loss`.
+        class_weight: see `sigmoid_focal_loss`.
+        reduction: see `sigmoid_focal_loss`.
 
     Raises:
         ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or beta is not as above.
@@ -41,14 +44,21 @@ def quality_focal_loss(
     check_reduction(reduction)
     check_exponents(beta=beta)
     parts = split_levels(pred_logits, gt_labels)
-    check_pos_iou(pos_iou, count_positives(parts))
+    pos_iou = check_pos_iou(pos_iou, count_positives(parts))
     tables = tables_for(class_weight, parts[0].logits)
     # No alpha, and the target is a constant.
     return reduce_parts(parts, tables, -1.0, beta, reduction, pos_target=pos_iou.detach())
 
 
 class QualityFocalLoss(nn.Module):
-    """Module form of `quality_focal_loss`."""
+    """Module form of `quality_focal_loss`.
+
+    Args:
+        beta, reduction: see `quality_focal_loss`.
+
+    Raises:
+        ValueError: a value is not as there.
+    """
 
     needs_pos_iou = True
     takes_levels = True

@@ -29,8 +29,8 @@ def inverse_frequency_weights(
         (K,) float64.
 
     Raises:
-        ValueError: `counts` is no vector of such numbers, or a class has none and there is no
-            floor.
+        ValueError: `counts` is no vector of numbers from 0 on, or a class has no instance and
+            there is no floor.
     """
     counts = _check_counts(counts, floor)
     return counts.sum() / (len(counts) * _floored(counts, floor))
@@ -46,10 +46,11 @@ def effective_number_weights(
     """alpha_i = (1 - beta) / (1 - beta^n_i), Eq. 2: class-balanced loss (arXiv 1901.05555).
 
     Args:
-        counts, floor: see `inverse_frequency_weights`.
+        counts: (K,); see `inverse_frequency_weights`.
         beta: in [0, 1); 0 gives 1 for every class, and the limit 1 the inverse of the counts.
         normalize: scale the weights to the sum K, as the authors of class-balanced loss do; the
             equation alone gives weights far below 1.
+        floor: see `inverse_frequency_weights`.
 
     Returns:
         (K,) float64.
@@ -137,6 +138,9 @@ def tail_classes(image_counts: Sequence[float] | Tensor, tail_ratio: float = 0.0
 
     Returns:
         (K,) bool, True for the tail. Classes with equally many images are on the same side.
+
+    Raises:
+        ValueError: `image_counts` is no vector of numbers from 0 on, or the ratio not in [0, 1].
     """
     check_fraction(tail_ratio=tail_ratio)
     counts = _check_counts(image_counts, absent_allowed=True)
@@ -153,6 +157,12 @@ def _floored(counts: Tensor, floor: float | None) -> Tensor:
 def _check_counts(
     counts: Sequence[float] | Tensor, floor: float | None = None, *, absent_allowed: bool = False
 ) -> Tensor:
+    """(K,) float64 on the CPU.
+
+    Raises:
+        ValueError: they are no vector of numbers from 0 on; `floor` is not above 0; or a class has
+            no instance, which needs `floor` or `absent_allowed`.
+    """
     counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu").detach()
     if counts.dim() != 1 or not len(counts):
         raise ValueError(

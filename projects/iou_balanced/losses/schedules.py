@@ -4,6 +4,8 @@ Letters: e epoch, counted from 0; T epochs of the training; D deferred epochs; l
 normalised epoch in [0, 1]: 0 is unweighted, 1 has the full weights.
 """
 
+from typing import Protocol
+
 from torch import nn
 
 from .checks import check_non_negative
@@ -46,6 +48,11 @@ def linear_schedule(
 
 
 def check_epochs(total_epochs: float, deferred_epochs: float) -> None:
+    """Check T and D.
+
+    Raises:
+        ValueError: T - 1 <= D, or one of them is no finite number of at least 0.
+    """
     check_non_negative(deferred_epochs=deferred_epochs, total_epochs=total_epochs)
     if not total_epochs - 1 > deferred_epochs:
         raise ValueError(
@@ -55,8 +62,22 @@ def check_epochs(total_epochs: float, deferred_epochs: float) -> None:
         )
 
 
+class Schedule(Protocol):
+    """What a `ClassBalance` asks of its schedule."""
+
+    def progress(self, iteration: int, max_iter: int) -> float:
+        """lambda of Eq. 7 in [0, 1], for an iteration in [0, max_iter)."""
+
+
 class _Schedule(nn.Module):
-    """Turns an iteration into lambda; holds no state, so that a resumed run continues it."""
+    """Turns an iteration into lambda; holds no state, so that a resumed run continues it.
+
+    Args:
+        total_epochs, deferred_epochs, update: see `LinearSchedule`.
+
+    Raises:
+        ValueError: T - 1 <= D, or a value is not as there.
+    """
 
     def __init__(self, *, total_epochs: int = 140, deferred_epochs: int = 5, update: str = "epoch"):
         super().__init__()
@@ -69,7 +90,12 @@ class _Schedule(nn.Module):
         self.update = update
 
     def epoch(self, iteration: int, max_iter: int) -> int:
-        """The epoch of an iteration, both from 0; `max_iter` iterations are `total_epochs`."""
+        """The epoch of an iteration, both from 0; `max_iter` iterations are `total_epochs`.
+
+        Args:
+            iteration: in [0, max_iter).
+            max_iter: iterations of the training.
+        """
         return min(iteration * self.total_epochs // max_iter, self.total_epochs - 1)
 
     def extra_repr(self) -> str:
@@ -109,19 +135,26 @@ class LinearSchedule(_Schedule):
         self.reading = reading
 
     def progress(self, iteration: int, max_iter: int) -> float:
-        """lambda in [0, 1] for an iteration in [0, max_iter)."""
+        """lambda of Eq. 7.
+
+        Args:
+            iteration: in [0, max_iter).
+            max_iter: iterations of the training.
+
+        Returns:
+            A number in [0, 1].
+        """
         if self.update == "epoch":
-            epoch, total, deferred = (
+            return linear_schedule(
                 self.epoch(iteration, max_iter),
                 self.total_epochs,
                 self.deferred_epochs,
+                reading=self.reading,
             )
-        else:
-            epoch, total = iteration, max_iter
-            deferred = self.deferred_epochs * max_iter / self.total_epochs
-            if not total - 1 > deferred:  # a run of few iterations, shorter than its epochs
-                return 0.0
-        return linear_schedule(epoch, total, deferred, reading=self.reading)
+        deferred = self.deferred_epochs * max_iter / self.total_epochs
+        if not max_iter - 1 > deferred:  # a run of few iterations, shorter than its epochs
+            return 0.0
+        return linear_schedule(iteration, max_iter, deferred, reading=self.reading)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, reading={self.reading!r}"
@@ -132,13 +165,16 @@ class ConstantSchedule(_Schedule):
 
     Args:
         total_epochs, deferred_epochs, update: see `LinearSchedule`; by default without deferral.
+
+    Raises:
+        ValueError: T - 1 <= D, or a value is not as there.
     """
 
     def __init__(self, *, total_epochs: int = 140, deferred_epochs: int = 0, update: str = "epoch"):
         super().__init__(total_epochs=total_epochs, deferred_epochs=deferred_epochs, update=update)
 
     def progress(self, iteration: int, max_iter: int) -> float:
-        """0.0 through the deferred epochs, then 1.0."""
+        """0.0 through the deferred epochs, then 1.0; see `LinearSchedule.progress`."""
         if self.update == "epoch":
             return float(self.epoch(iteration, max_iter) >= self.deferred_epochs)
         return float(iteration * self.total_epochs >= self.deferred_epochs * max_iter)

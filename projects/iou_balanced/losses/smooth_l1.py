@@ -3,6 +3,8 @@
 Shapes: P positives; deltas (P, 4) as the detector encodes them.
 """
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,6 +19,11 @@ from .localization import (
 
 
 def _elementwise(pred_deltas: Tensor, gt_deltas: Tensor, beta: float) -> Tensor:
+    """(P, 4) smooth L1, Eq. 2.
+
+    Raises:
+        ValueError: the shapes are not the same (P, 4), or beta is negative.
+    """
     check_non_negative(beta=beta)
     if pred_deltas.shape != gt_deltas.shape or pred_deltas.dim() != 2:
         raise ValueError(
@@ -45,8 +52,8 @@ def iou_balanced_smooth_l1_loss(
     the weight (the paper's constraint above Eq. 8).
 
     Args:
-        pred_deltas, gt_deltas: (P, 4), any float dtype; computed in float32 (float64 for
-            float64).
+        pred_deltas: (P, 4), any float dtype; computed in float32 (float64 for float64).
+        gt_deltas: (P, 4), what they should be.
         pos_iou: (P,) IoU of each regressed positive with its ground truth.
         lam: the paper's lambda, at least 0; 1.5 in the paper (Table 3).
         weight: the paper's w_loc (Eq. 6); 3.049 for RetinaNet R50 and lam = 1.5 (Table 3).
@@ -75,6 +82,13 @@ class SmoothL1Loss(LocalizationLoss):
     """Smooth L1 loss summed over positives (Eq. 2); beta = 0 is the L1 loss of stock RetinaNet.
 
     Called with deltas (P, 4); returns a scalar, or (P, 4) for reduction "none".
+
+    Args:
+        beta: where the square goes over into the line, the paper's delta.
+        reduction: "sum", "mean" or "none".
+
+    Raises:
+        ValueError: beta is negative, or `reduction` not as above.
     """
 
     def __init__(self, *, beta: float = 0.0, reduction: str = "sum"):
@@ -83,6 +97,7 @@ class SmoothL1Loss(LocalizationLoss):
         self.beta = beta
 
     def terms(self, pred_deltas: Tensor, gt_deltas: Tensor) -> Tensor:
+        """(P, 4) terms of deltas (P, 4); see `iou_balanced_smooth_l1_loss`."""
         return _elementwise(pred_deltas, gt_deltas, self.beta)
 
     def extra_repr(self) -> str:
@@ -93,16 +108,20 @@ class IoUBalancedSmoothL1Loss(IoUBalancedLocalization, SmoothL1Loss):
     """Module form of `iou_balanced_smooth_l1_loss`, Eq. 5-7 of arXiv 1908.05641.
 
     Args:
-        lam, weight, beta, normalize, reduction: see the function; `weight` may be "auto", which
-            measures w_loc over the first iterations.
-        others: see `IoUBalancedLocalization`.
+        lam, beta, normalize, reduction: see the function.
+        weight: the paper's w_loc, or "auto", which measures it over the first iterations.
+        across_processes, measure_from, measure_iterations, max_weight: see
+            `IoUBalancedLocalization`.
+
+    Raises:
+        ValueError: as `IoUBalancedLocalization`, or beta is negative.
     """
 
     def __init__(
         self,
         *,
         lam: float = 1.5,
-        weight: float | str = 1.0,
+        weight: float | Literal["auto"] = 1.0,
         beta: float = 1 / 9,
         normalize: bool = False,
         reduction: str = "sum",

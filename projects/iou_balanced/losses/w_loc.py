@@ -4,7 +4,8 @@ import contextlib
 import logging
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -13,14 +14,14 @@ from .checks import check_counts, check_non_negative
 logger = logging.getLogger(__name__)
 
 FAILED_WINDOWS = 10
-"""So many windows without a usable value, and there will be no w_loc."""
+"""After so many windows without a usable value there will be no w_loc."""
 
 
 class WLocMeasurement:
     """The median over a window of iterations of sum(terms) / sum(iou^lam * terms).
 
-    Of the median, because one batch of tiny or badly matched boxes has a ratio of any size, and
-    may have most of the loss in a sum over several. With `iterations=1` and `start=0` it is what
+    The median, because one batch of tiny or badly matched boxes has a ratio of any size, and may
+    have most of the loss in a sum over several. With `iterations=1` and `start=0` it is what
     the paper sets by hand: the ratio at the first iteration.
 
     A median above `max_weight` is not taken: the boxes hardly overlap their objects, and the
@@ -133,13 +134,13 @@ class WLocMeasurement:
                 *(self._failed, self.iterations, median, self.max_weight, remedy),
             )
 
-    def state_dict(self) -> dict | None:
+    def state_dict(self) -> dict[str, Any] | None:
         """What the measurement has come to, of plain numbers; None before it has begun."""
         if not (self._passed or self._ratios or self._failed):
             return None
         return {"passed": self._passed, "ratios": [*self._ratios], "failed": self._failed}
 
-    def load_state_dict(self, state: dict | None) -> None:
+    def load_state_dict(self, state: Mapping[str, Any] | None) -> None:
         """Go on with a `state_dict`; None is a new beginning."""
         state = state or {}
         self._passed, self._failed = state.get("passed", 0), state.get("failed", 0)

@@ -34,6 +34,12 @@ class InjectedLosses:
     ) -> None:
         """Take the losses; called in the constructor, after `super().__init__`.
 
+        Args:
+            cls_loss: returns a sum, or what the detector's `classify` makes one of.
+            box_loss: returns a sum.
+            loss_normalizer: called with the number of positives; returns the divisor of the sums.
+            class_balance: returns the `class_weight` of `cls_loss`, or None.
+
         Raises:
             ValueError: a loss is no module; `cls_loss` is for other targets; or `class_balance`
                 does not go with it or with the model's classes.
@@ -47,13 +53,16 @@ class InjectedLosses:
     def forward(self, batched_inputs: list[dict]):
         """As `detectron2.modeling.RetinaNet.forward`; refuses unusable ground truth.
 
+        Args:
+            batched_inputs: one dict an image, in Detectron2's format.
+
         Raises:
             ValueError: in training, for a box without area or of a class that the model lacks.
         """
         if not self.training:
             return super().forward(batched_inputs)
         check_ground_truth(batched_inputs, self.num_classes)
-        # As they are in the batch; what the model makes of them does not pass through Detectron2.
+        # Kept for `sum_losses`: Detectron2 passes it the labels of anchors, not of objects.
         self._gt_classes = [x["instances"].gt_classes for x in batched_inputs]
         try:
             return super().forward(batched_inputs)
@@ -67,6 +76,9 @@ class InjectedLosses:
         It costs the assignment of labels, not the forward pass: positives depend on the boxes and
         on the sizes of the feature maps. See `iou_balanced.modeling.normalizer.whole_batch`.
 
+        Args:
+            batched_inputs: one dict an image, in Detectron2's format.
+
         Returns:
             A scalar for each normaliser, by the name of its attribute; and `class_statistics`.
 
@@ -74,7 +86,7 @@ class InjectedLosses:
             ValueError: as `forward` in training.
         """
         check_ground_truth(batched_inputs, self.num_classes)
-        # The generators look at the sizes only.
+        # Anchor generators use the sizes of the maps only.
         sizes = self.feature_sizes(batched_inputs)
         anchors = self.anchor_generator([self.pixel_mean.new_empty(0, 1, *x) for x in sizes])
         gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
@@ -90,7 +102,7 @@ class InjectedLosses:
     ) -> dict[str, Tensor]:
         """{"class_balance": what it wants to know of the whole batch}, or {}.
 
-        Arguments as of `iou_balanced.losses.ClassBalance.batch_statistics`.
+        See `iou_balanced.losses.ClassBalance.batch_statistics` for the arguments.
         """
         of_batch = getattr(self.class_balance, "batch_statistics", None)
         statistics = None if of_batch is None else of_batch(gt_classes, gt_labels)
@@ -99,7 +111,10 @@ class InjectedLosses:
     def feature_sizes(self, batched_inputs: list[dict]) -> list[tuple[int, int]]:
         """(height, width) of each of the head's feature maps for this batch.
 
-        The backbone is asked, once for each size of the network's input, with a blank image.
+        A blank image goes through the backbone, once for each size of the network's input.
+
+        Args:
+            batched_inputs: one dict an image, in Detectron2's format.
         """
         shapes = [x["image"].shape[-2:] for x in batched_inputs]
         height, width = (max(side) for side in zip(*shapes, strict=True))
@@ -133,11 +148,14 @@ class InjectedLosses:
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """
+        """The losses of a batch.
+
         Args:
             anchors: one a level, Ri boxes each.
-            pred_logits, pred_anchor_deltas: one a level, (N, Ri, K) and (N, Ri, 4).
-            gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
+            pred_logits: one (N, Ri, K) a level.
+            gt_labels: one (R,) an image, in {-1, 0..K}.
+            pred_anchor_deltas: one (N, Ri, 4) a level.
+            gt_boxes: one (R, 4) an image, XYXY in pixels.
 
         Returns:
             "loss_cls" and "loss_box_reg", scalars divided by the normaliser.
@@ -156,7 +174,7 @@ class InjectedLosses:
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The two losses as sums, before any normaliser; arguments as `losses`.
+        """The two losses as sums, before any normaliser; see `InjectedLosses.losses`.
 
         The event storage gets "num_pos_anchors", an image's on average, and the box loss's "w_loc".
 
@@ -189,5 +207,12 @@ class InjectedLosses:
         pos_iou: Tensor | None,
         class_weight: Tensor | ClassWeights | None,
     ) -> Tensor:
-        """The classification loss as a sum; see `positives.classification_loss`."""
+        """The classification loss as a sum.
+
+        Args:
+            pred_logits: one (N, Ri, K) a level.
+            gt_labels: (N, R) in {-1, 0..K}.
+            pos_iou: (P,), or None where no loss needs it.
+            class_weight: (K,) or (N, K), `ClassWeights`, or None.
+        """
         return classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou, class_weight)

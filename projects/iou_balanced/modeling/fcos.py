@@ -18,6 +18,22 @@ class BalancedFCOS(InjectedLosses, FCOS):
 
     With the default losses, value and gradients are Detectron2's. Checkpoints load both ways.
     Unlike Detectron2 v0.6, it trains on images without boxes.
+
+    Args:
+        cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
+            where its `needs_pos_iou` is true; returns a sum. Focal loss by default.
+        box_loss: called with boxes (P, 4) XYXY where its `on_boxes` is true, else with
+            deltas, and IoU (P,) likewise. GIoU loss by default.
+        class_balance: called in training with the classes of each image's objects and
+            labels (N, R); returns the `class_weight` of `cls_loss`. See
+            `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
+        loss_normalizer: called with the number of positives; returns the divisor of all
+            losses. `LossNormalizer(initial=300)` by default, Detectron2's.
+        backbone, head, head_in_features, box2box_transform:
+            see `detectron2.modeling.meta_arch.fcos.FCOS`.
+        num_classes, center_sampling_radius, test_score_thresh: likewise.
+        test_topk_candidates, test_nms_thresh: likewise.
+        max_detections_per_image, pixel_mean, pixel_std: likewise.
     """
 
     def __init__(
@@ -40,19 +56,6 @@ class BalancedFCOS(InjectedLosses, FCOS):
         pixel_mean,
         pixel_std,
     ):
-        """
-        Args:
-            cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
-                where its `needs_pos_iou` is true; returns a sum. Focal loss by default.
-            box_loss: called with boxes (P, 4) XYXY where its `on_boxes` is true, else with
-                deltas, and IoU (P,) likewise. GIoU loss by default.
-            class_balance: called in training with the classes of each image's objects and
-                labels (N, R); returns the `class_weight` of `cls_loss`. See
-                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
-            loss_normalizer: called with the number of positives; returns the divisor of all
-                losses. `LossNormalizer(initial=300)` by default, Detectron2's.
-            others: see `detectron2.modeling.meta_arch.fcos.FCOS`.
-        """
         super().__init__(
             backbone=backbone,
             head=head,
@@ -108,12 +111,15 @@ class BalancedFCOS(InjectedLosses, FCOS):
         gt_boxes: list[Tensor],
         pred_centerness: list[Tensor],
     ) -> dict[str, Tensor]:
-        """
+        """The losses of a batch.
+
         Args:
             anchors: one a level, Ri squares of the level's stride around the points.
-            pred_logits, pred_anchor_deltas, pred_centerness: one a level, (N, Ri, K),
-                (N, Ri, 4) and (N, Ri, 1).
-            gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
+            pred_logits: one (N, Ri, K) a level.
+            gt_labels: one (R,) an image, in {-1, 0..K}.
+            pred_anchor_deltas: one (N, Ri, 4) a level.
+            gt_boxes: one (R, 4) an image, XYXY in pixels.
+            pred_centerness: one (N, Ri, 1) a level, logits.
 
         Returns:
             "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr", scalars divided by the
@@ -126,7 +132,7 @@ class BalancedFCOS(InjectedLosses, FCOS):
 
         gt_labels = torch.stack(gt_labels)
         pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
-        # The one number of centerness in the place of the four of a box.
+        # Centerness, (P, 1), takes the place of the deltas, (P, 4).
         positives = gather_positives(pos_mask, pred_centerness, Boxes.cat(anchors).tensor, gt_boxes)
         loss_centerness = F.binary_cross_entropy_with_logits(
             positives.pred_deltas.squeeze(dim=1).float(),
@@ -141,7 +147,15 @@ class BalancedFCOS(InjectedLosses, FCOS):
 
     @torch.no_grad()
     def centerness(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-        """Eq. 3 of arXiv 1904.01355: (P,) in [0, 1] for points (P, 4) in their boxes (P, 4)."""
+        """Eq. 3 of arXiv 1904.01355.
+
+        Args:
+            anchors: (P, 4) XYXY in pixels, squares around the points.
+            gt_boxes: (P, 4) XYXY in pixels; each holds its point.
+
+        Returns:
+            (P,) in [0, 1].
+        """
         sides = self.box2box_transform.get_deltas(anchors, gt_boxes)
         ratios = [
             pair.min(dim=1).values / pair.max(dim=1).values

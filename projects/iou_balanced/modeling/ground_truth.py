@@ -17,7 +17,7 @@ def check_ground_truth(batched_inputs: list[dict], num_classes: int) -> None:
         if "instances" not in x:
             raise ValueError(f"{_name(index, x)} has no ground truth: 'instances' is missing")
         boxes, classes = x["instances"].gt_boxes.tensor, x["instances"].gt_classes
-        # Data loaders give CPU tensors; elsewhere the look would make a GPU wait in every step.
+        # Data loaders give CPU tensors; on a GPU this check would wait for it in every step.
         if len(boxes) == 0 or boxes.device.type != "cpu":
             continue
         good = torch.isfinite(boxes).all(dim=1) & (boxes[:, 2:] > boxes[:, :2]).all(dim=1)

@@ -33,18 +33,17 @@ def record_w_loc(box_loss: nn.Module, name: str = "w_loc") -> None:
 
 
 def warn_if_state_was_lost(model: nn.Module) -> None:
-    """Say so where training goes on in mid-run and the losses' state did not come back.
+    """Warn where a training goes on from a checkpoint, but without the losses' state.
 
-    Call it before the first batch counts; outside of an event storage nobody knows the iteration.
-    Detectron2's own loops know nothing of this state; a
-    trainer with `iou_balanced.engine.ResumeStateHook` keeps it.
+    Call it before the first batch; the iteration is known in an event storage only. Detectron2's
+    own trainers do not keep this state; one with `iou_balanced.engine.ResumeStateHook` does.
     """
     storage = event_storage()
     states = {
         name: state
         for name, module in model.named_modules()
         if hasattr(module, "resume_state_dict")
-        and not isinstance(module, ClassBalance)  # the data says the counts again
+        and not isinstance(module, ClassBalance)  # its counts come from the data anew
         and (state := module.resume_state_dict())
     }
     fresh = all(value is None for state in states.values() for value in state.values())

@@ -52,7 +52,7 @@ class LossNormalizer(nn.Module):
         self.momentum, self.initial = momentum, initial
         self.across_processes = across_processes
         self.average: float | None = None
-        # Of the batch whose parts are coming.
+        # Within `whole_batch`: of all parts.
         self._batch_positives: Tensor | None = None
         self._batch_divisor: float | None = None
 
@@ -104,7 +104,11 @@ class LossNormalizer(nn.Module):
         return {"average": self.average} if self.momentum else {}
 
     def load_resume_state_dict(self, state: dict) -> None:
-        """Go on from the interrupted run's average."""
+        """Go on from the interrupted run's average.
+
+        Args:
+            state: a `resume_state_dict`.
+        """
         self.average = state.get("average")
 
     def extra_repr(self) -> str:

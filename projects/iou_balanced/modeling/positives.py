@@ -71,6 +71,7 @@ def classification_loss(
     """Call a classification loss on dense predictions.
 
     Args:
+        cls_loss: called with logits, labels, and where it asks for them `pos_iou` and weights.
         pred_logits: one (N, Ri, K) a level. A loss with `takes_levels` gets the list, which saves
             a copy of all logits; any other one tensor (N, R, K).
         gt_labels: (N, R).
@@ -97,7 +98,7 @@ def regression_loss(
     anchors, gt_boxes = positives.anchors, positives.gt_boxes
     on_boxes = getattr(box_loss, "on_boxes", False)
     pred_boxes = pos_iou = None
-    # Decoded once, with gradient only where the loss is one of boxes.
+    # Decoded once for loss and IoU; with gradient only for a loss of boxes.
     with torch.set_grad_enabled(on_boxes and torch.is_grad_enabled()):
         if on_boxes or needs_pos_iou(cls_loss, box_loss):
             # Detectron2's linear transform (FCOS) would compute in the deltas' half precision.

@@ -17,6 +17,22 @@ class BalancedRetinaNet(InjectedLosses, RetinaNet):
     """Detectron2's RetinaNet with the losses injected; parameters and inference are untouched.
 
     With the default losses, value and gradients are Detectron2's. Checkpoints load both ways.
+
+    Args:
+        cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
+            where its `needs_pos_iou` is true; returns a sum. Focal loss by default.
+        box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise. L1 by
+            default, as in Detectron2 (smooth L1 with beta 0).
+        class_balance: called in training with the classes of each image's objects and
+            labels (N, R); returns the `class_weight` of `cls_loss`. See
+            `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
+        loss_normalizer: called with the number of positives; returns the divisor of both.
+            `LossNormalizer()` by default.
+        backbone, head, head_in_features, anchor_generator: see `detectron2.modeling.RetinaNet`.
+        box2box_transform, anchor_matcher, num_classes: likewise.
+        test_score_thresh, test_topk_candidates, test_nms_thresh: likewise.
+        max_detections_per_image, pixel_mean, pixel_std, vis_period: likewise.
+        input_format: likewise.
     """
 
     @configurable
@@ -43,19 +59,6 @@ class BalancedRetinaNet(InjectedLosses, RetinaNet):
         vis_period: int = 0,
         input_format: str = "BGR",
     ):
-        """
-        Args:
-            cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
-                where its `needs_pos_iou` is true; returns a sum. Focal loss by default.
-            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise. L1 by
-                default, as in Detectron2 (smooth L1 with beta 0).
-            class_balance: called in training with the classes of each image's objects and
-                labels (N, R); returns the `class_weight` of `cls_loss`. See
-                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
-            loss_normalizer: called with the number of positives; returns the divisor of both.
-                `LossNormalizer()` by default.
-            others: see `detectron2.modeling.RetinaNet`.
-        """
         super().__init__(
             backbone=backbone,
             head=head,

@@ -98,7 +98,11 @@ class ClassCounts:
         )
 
     def save(self, path: str | os.PathLike) -> Path:
-        """Write the counts as JSON, a line for each class; returns the path."""
+        """Write the counts as JSON, a line for each class; returns the path.
+
+        Args:
+            path: of the file; it is replaced as a whole.
+        """
         rows = [
             {"name": name, "instances": instances, "images": images}
             for name, instances, images in zip(
@@ -115,6 +119,9 @@ class ClassCounts:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "ClassCounts":
         """Read what `save` wrote.
+
+        Args:
+            path: of the file.
 
         Raises:
             OSError: the file cannot be read.
@@ -176,6 +183,9 @@ class ClassCounts:
         Args:
             alpha: (K,) weights of Eq. 5 or 2, where there are any; NaN is shown as "-".
             final_weight: (K,) weights in force when the schedule has ended, likewise.
+
+        Raises:
+            ValueError: they are not K.
         """
         headers = ["class", "instances", "images"]
         columns = [self.class_names, self.instances, self.images]

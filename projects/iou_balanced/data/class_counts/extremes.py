@@ -59,6 +59,6 @@ def warn_extreme(
 
 def _intensity(most: float, limit: float) -> str:
     """(limit - 1) / (most - 1), rounded down to two significant digits."""
-    # By way of twelve digits, lest 0.29 become 0.28 for being 0.28999999999999998 in binary.
+    # Rounded to twelve digits first: 0.29 is 0.28999999999999998 in binary, and would become 0.28.
     exact = f"{(limit - 1) / (most - 1):.12g}"
     return f"{Context(prec=2, rounding=ROUND_DOWN).create_decimal(exact):f}"

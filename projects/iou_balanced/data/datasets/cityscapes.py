@@ -47,7 +47,8 @@ def register_cityscapes(
         root: folder with leftImg8bit and gtFine, as the official archives unpack. Default:
             $DETECTRON2_DATASETS/cityscapes.
         name: default: "cityscapes_<split>".
-        boxes, groups: as in `export_cityscapes`.
+        boxes: "visible" or "polygon", see `export_cityscapes`.
+        groups: "polygon" or "class", see `export_cityscapes`.
 
     Raises:
         ValueError: the name means another data set; and as `export_cityscapes`.
@@ -84,7 +85,8 @@ def export_cityscapes(
     processes may call this at once: one exports and the others wait.
 
     Args:
-        split, root: as in `register_cityscapes`.
+        split: "train", "val" or "test".
+        root: folder with leftImg8bit and gtFine; see `register_cityscapes`.
         output: write this file, in any case.
         boxes: "visible": around the pixels of an object that nothing painted later hides, the
             boxes of cityscapesscripts' instance images, which MMDetection's baselines use; or
@@ -125,8 +127,8 @@ def export_cityscapes(
     )
 
 
-# Each loader and evaluator asks for the data set's name anew. Listing thousands of files each time
-# is slow over a network, and a file that is touched during training must not end it.
+# Cached, because each loader and evaluator asks for the data set's name anew: listing thousands of
+# files each time is slow over a network, and a file that changes during training must not end it.
 @cache
 def _exported_once(root: str, split: str, boxes: str, groups: str) -> str:
     return export_cityscapes(root=root, split=split, boxes=boxes, groups=groups)
@@ -146,7 +148,11 @@ def _root(root: str | None) -> str:
 
 
 def _find_files(root: str, split: str) -> list[_Files]:
-    """The images of a split that have polygons, and all of them have."""
+    """The images of a split, with their polygons.
+
+    Raises:
+        FileNotFoundError: there are none, or an image or its polygons are missing.
+    """
     images = _scan(os.path.join(root, _IMAGES, split), _IMAGE_END)
     polygons = _scan(os.path.join(root, _POLYGONS, split), _POLYGONS_END)
     if images and images.keys() == polygons.keys():
@@ -193,7 +199,7 @@ def _scan(folder: str, end: str) -> dict[str, os.DirEntry]:
 
 
 def _export(files: list[_Files], root: str, path: str, *, split: str, **options: str) -> None:
-    categories = category_names()  # first: it may raise, and a progress bar promises otherwise
+    categories = category_names()  # may raise: before the progress bar begins
     images, annotations, hidden = [], [], 0
     # delay: no bar where it takes no time
     for image_id, file in enumerate(tqdm(files, f"cityscapes {split}", delay=2.0), start=1):

@@ -24,10 +24,14 @@ _GROUP = "group"
 class CityscapesObject:
     """An object of one of the 8 classes, or a group of such, of which at least one pixel shows."""
 
-    category_id: int  # of cityscapesscripts' labels: 24 is person, 33 is bicycle
-    bbox: tuple[int, int, int, int]  # XYWH, pixels
-    area: int  # visible pixels
+    category_id: int
+    """Of cityscapesscripts' labels: 24 is person, 33 is bicycle."""
+    bbox: tuple[int, int, int, int]
+    """XYWH in pixels."""
+    area: int
+    """Visible pixels."""
     is_group: bool
+    """Whether it is a group, such as "persongroup"."""
 
 
 def category_names() -> dict[int, str]:
@@ -130,7 +134,11 @@ def _labels() -> ModuleType:
 
 
 def _label_of(name: str, place: str) -> tuple:
-    """The label of a name in a file, and whether it is the name of a group of such."""
+    """The label of a name in a file, and whether it is the name of a group of such.
+
+    Raises:
+        ValueError: cityscapesscripts does not have it.
+    """
     known = _labels().name2label
     if name in known:
         return known[name], False

@@ -85,7 +85,7 @@ def register_coco_lt(
         ValueError: a bad argument; the source is not COCO's, or has too few instances of a class;
             the name means another data set.
         OSError: no place for the cache.
-    """
+    """  # noqa: DOC501
     split = str(split)
     _check_arguments(split, json_file, seed, scale)
     # str() and abspath: arguments may come from a config, and "a/" and "./a" are one folder
@@ -130,11 +130,15 @@ def _check_arguments(split, json_file, seed, scale) -> None:
         )
 
 
-# Each loader asks for the data set's name anew, and a file that is touched during training must not
-# end it.
+# Cached, because each loader asks for the data set's name anew: a file that changes during training
+# must not end it.
 @cache
 def _training_file(root: str, seed: int | None, scale: float | None) -> str:
-    """The published file, or else the one that is drawn here."""
+    """The published file, or else the one that is drawn here.
+
+    Raises:
+        FileNotFoundError: there is neither it nor the file to draw from.
+    """  # noqa: DOC501
     published = [os.path.join(root, "annotations", file) for file in PUBLISHED]
     if seed is None and scale is None:
         for path in published:

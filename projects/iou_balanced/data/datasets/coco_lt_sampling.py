@@ -102,6 +102,8 @@ def write_sample(source: str, path: str, recipe: dict) -> None:
     number of images, instances and unlabelled instances by class.
 
     Args:
+        source: path of the file to draw from.
+        path: of the file to write.
         recipe: has "seed" and "targets" (class name -> number or None); all of it goes into "info".
 
     Raises:
@@ -148,7 +150,11 @@ def write_sample(source: str, path: str, recipe: dict) -> None:
 
 
 def read_recipe(path: str) -> dict | None:
-    """The "info" of a file that `write_sample` wrote, None if it did not write this one."""
+    """The "info" of a file that `write_sample` wrote, None if it did not write this one.
+
+    Args:
+        path: of a file in UTF-8.
+    """
     with open(path, encoding="utf-8") as file:
         text = file.read(_INFO_CHARACTERS)
     if not text.startswith(_BEGIN):
@@ -161,7 +167,12 @@ def read_recipe(path: str) -> dict | None:
 
 
 def _read(source: str) -> tuple[dict, tuple[np.ndarray, ...]]:
-    """The file's content; classes, images, is_crowd and ids of its annotations."""
+    """The file's content; classes, images, is_crowd and ids of its annotations.
+
+    Raises:
+        ValueError: it is no COCO JSON file with the 80 classes of COCO and distinct whole numbers
+            as annotation ids.
+    """  # noqa: DOC501
     try:
         data = json.loads(Path(source).read_text(encoding="utf-8"))
         ids = {c["id"]: str(c["name"]) for c in data["categories"]}

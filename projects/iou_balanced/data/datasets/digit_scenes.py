@@ -22,10 +22,12 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class PlacedDigit:
-    """A digit in a scene: its class in [0, 10) and its tight XYXY box in whole pixels."""
+    """A digit in a scene."""
 
     label: int
+    """Its class in [0, 10)."""
     box: tuple[int, int, int, int]
+    """XYXY in whole pixels, tight around its strokes."""
 
 
 def digit_sources(split: str) -> list[np.ndarray]:
@@ -33,6 +35,9 @@ def digit_sources(split: str) -> list[np.ndarray]:
 
     Within each class every fifth sample is for "val" and the others are for "train", so that no
     handwriting is in both.
+
+    Args:
+        split: "train" or "val".
 
     Raises:
         ValueError: another split.
@@ -61,8 +66,9 @@ def stroke_mask(source: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         source: (8, 8) in [0, 1].
-        height, width: of the digit in pixels. The result is a pixel or so off, because it is cut
-            tight: each of its four sides touches a pixel with an opacity of VISIBLE or more.
+        height: of the digit in pixels. The result is a pixel or so off, because it is cut tight:
+            each of its four sides touches a pixel with an opacity of VISIBLE or more.
+        width: likewise.
     """
     ink = source >= 0.25 * source.max()
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
@@ -72,7 +78,7 @@ def stroke_mask(source: np.ndarray, height: int, width: int) -> np.ndarray:
     scale_y, scale_x = height / len(rows), width / len(columns)
     size = (max(round(cell.shape[1] * scale_x), 3), max(round(cell.shape[0] * scale_y), 3))
     grey = np.asarray(Image.fromarray(cell).resize(size, Image.Resampling.BICUBIC))
-    # 8 x 8 pixels blown up are a fog: a steep ramp around half grey makes strokes of it.
+    # 8 x 8 pixels scaled up are blurred: a steep ramp around half grey makes strokes of them.
     mask = np.clip((grey - 0.3) / 0.3, 0.0, 1.0)
     visible = mask >= VISIBLE
     rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))

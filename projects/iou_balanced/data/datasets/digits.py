@@ -37,16 +37,20 @@ def register_digits(
 ) -> str:
     """Make the data set where it is missing, register it and return its name.
 
-    Arguments as in `generate_digits`.
-
     Args:
+        split: "train" or "val".
+        long_tail: see `generate_digits`.
         num_images: default: 800 for "train", 200 for "val".
-        root: default: $DETECTRON2_DATASETS, else "datasets".
+        image_size: side of the square images in pixels, 32 or more.
+        seed: 0 or more.
+        root: folder of data sets; default: $DETECTRON2_DATASETS, else "datasets".
+        imbalance: see `generate_digits`.
         name: default: the folder's, such as "digits_train_800_128px_s0". Needed only to have the
             same data under two roots in one process.
 
     Raises:
-        ValueError, ImportError: as `generate_digits` and `register_coco_json`.
+        ValueError: as `generate_digits` and `register_coco_json`.
+        ImportError: scikit-learn is not installed.
     """
     if num_images is None:
         num_images = _DEFAULT_NUM_IMAGES.get(split, 0)  # generate_digits refuses other splits
@@ -132,8 +136,12 @@ def generate_digits(
 def class_quotas(total: int, imbalance: float) -> np.ndarray:
     """How many of `total` digits are of each class: (10,) int64, with sum `total`.
 
-    They fall exponentially from the first to the last, by `imbalance` in all; 1 is balanced. Each
-    class gets at least one where `total` allows it.
+    They fall exponentially from the first to the last. Each class gets at least one where `total`
+    allows it.
+
+    Args:
+        total: number of digits.
+        imbalance: the first class's frequency over the last one's, at least 1; 1 is balanced.
     """
     share = float(imbalance) ** (-np.arange(NUM_CLASSES) / (NUM_CLASSES - 1))
     exact = total * share / share.sum()
@@ -166,7 +174,7 @@ def _is_complete(folder: str) -> bool:
 def _write(
     folder: str, split: str, num_images: int, size: int, seed: int, imbalance: float
 ) -> None:
-    sources = digit_sources(split)  # first: it may raise, and then nothing should be left
+    sources = digit_sources(split)  # may raise: before anything is written
     os.makedirs(os.path.join(folder, "images"))
     # Which split and scene a stream is for goes into its seed, so that none repeats another.
     stream = (seed, sorted(_DEFAULT_NUM_IMAGES).index(split))

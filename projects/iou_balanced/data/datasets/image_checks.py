@@ -11,7 +11,7 @@ from iou_balanced.formats.image_files import ImageError, ImageHeader, read_heade
 __all__ = ["Placed", "place_on_image", "place_records"]
 
 _TOLERANCE = 1.0  # pixels; files round
-# Their values have 8 bits, so that the file need not be opened to know it.
+# JPEG's values have 8 bits: the file need not be opened to know it.
 _8_BIT_SUFFIXES = (".jpg", ".jpeg")
 # Headers of other images are read, which takes a tenth of a second. Of COCO's 118,287, on a slow
 # disk, it would take minutes, and tell nothing that a part of them does not.
@@ -121,7 +121,7 @@ def place_records(
         passed = {
             id(r)
             for r, header in headers
-            # One that cannot be read is told when the image is, as those that are not looked at.
+            # A header that cannot be read counts as right here: reading the image says so later.
             if _is_as_stated(r, header)
         }
     return [

@@ -20,7 +20,11 @@ _ARGUMENTS: dict[str, dict[str, Any]] = {}
 
 
 def already_registered(name: str, arguments: dict[str, Any]) -> bool:
-    """Whether `name` is registered with exactly these `arguments` (plain values, paths absolute).
+    """Whether a data set is registered with exactly these arguments.
+
+    Args:
+        name: of the data set.
+        arguments: of the register function by name; plain values, paths absolute.
 
     Raises:
         ValueError: the name is registered with other arguments, or by somebody else.
@@ -54,6 +58,12 @@ def register(
 
     Call `already_registered` first, so that the files that metadata comes from are read only once.
 
+    Args:
+        name: of the data set.
+        arguments: see `already_registered`.
+        load: returns the dicts in Detectron2's format.
+        metadata: of the data set, by key.
+
     Raises:
         ValueError: as `already_registered`.
     """
@@ -70,7 +80,10 @@ def register(
 
 
 def as_class_names(class_names: Iterable | None) -> list[str] | None:
-    """Class names from a config (a ListConfig, a tuple; numbers become text) as a list of str.
+    """Class names from a config as a list of str.
+
+    Args:
+        class_names: a list, a ListConfig or a tuple; numbers become text. None stays None.
 
     Raises:
         ValueError: a bare string, an empty list, or a name that occurs twice.

@@ -61,7 +61,7 @@ def validate_dataset_dicts(
 
 
 def _validate(dicts, findings, num_classes, min_side, class_names) -> list[dict]:
-    """As `validate_dataset_dicts`, but in place: a million boxes need not be there twice."""
+    """As `validate_dataset_dicts`, but in place: a million boxes need no second copy."""
     kept = []
     for record in dicts:
         if not os.path.isfile(record["file_name"]):
@@ -131,6 +131,9 @@ def _xyxy(annotation: dict) -> list[float] | None:
     """The box in XYXY pixels; None where it is not four numbers.
 
     Where numbers are text, the annotation gets what they were read as.
+
+    Raises:
+        ValueError: the box is in another mode than XYXY_ABS and XYWH_ABS.
     """
     try:
         bbox = annotation["bbox"]

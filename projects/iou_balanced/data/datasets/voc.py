@@ -118,6 +118,9 @@ def voc_class_names(root: str) -> list[str]:
 
     Files that cannot be parsed are passed over here and reported when the data is loaded.
 
+    Args:
+        root: folder in VOC format.
+
     Raises:
         ValueError: there is no object in any of them.
     """

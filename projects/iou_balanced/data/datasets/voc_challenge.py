@@ -101,7 +101,7 @@ def register_voc(
         class_names=VOC_CLASSES,
         on_invalid=on_invalid,
     )
-    # "coco": its metrics can be had too. Detectron2's own VOC evaluator wants other image ids.
+    # Not "pascal_voc": Detectron2's own VOC evaluator needs other image ids.
     metadata = {
         "thing_classes": list(VOC_CLASSES),
         "evaluator_type": "coco",
@@ -124,7 +124,11 @@ def _check_years(years) -> list[int]:
 
 
 def _find(root: str, years: list[int], split: str) -> dict[int, str]:
-    """Year -> its folder."""
+    """Year -> its folder.
+
+    Raises:
+        FileNotFoundError: one is missing; says where it was looked for and how to get it.
+    """
     folders, problems = {}, []
     for year in years:
         places = [os.path.join(root, *parts, f"VOC{year}") for parts in ((), ("VOCdevkit",))]

@@ -21,12 +21,21 @@ _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def split_file(root: str, split: str) -> str:
-    """The file that lists the images of a split."""
+    """The file that lists the images of a split.
+
+    Args:
+        root: folder in VOC format.
+        split: a name in ImageSets/Main, without .txt.
+    """
     return os.path.join(root, "ImageSets", "Main", split + ".txt")
 
 
 def read_split(root: str, split: str) -> list[tuple[int, str]]:
     """(number of its line, from 1, stem) of each image of a split.
+
+    Args:
+        root: folder in VOC format.
+        split: a name in ImageSets/Main, without .txt.
 
     Raises:
         ValueError: the file is in an encoding that it does not declare; names it.
@@ -46,7 +55,13 @@ def load_voc_split(
 ) -> tuple[list[dict], Findings]:
     """The raw dicts of a split, boxes unchecked, and what is wrong with its files.
 
-    `findings` are those of other splits, to go on with.
+    Args:
+        root: folder in VOC format.
+        split: a name in ImageSets/Main, without .txt.
+        class_names: (K,); other classes keep their name as category_id.
+        difficult: "keep", or "drop" to leave difficult objects out.
+        findings: of other splits, to go on with.
+        pixel_range: of images with more than 8 bits, see `check_pixel_range`.
     """
     findings = Findings() if findings is None else findings
     images = _image_index(os.path.join(root, "JPEGImages"))
@@ -112,7 +127,7 @@ def _load_image(
         return None
 
     file_name = text_of(tree, "filename").replace("\\", "/").rsplit("/", 1)[-1]
-    # The file's own word where it is of this stem: there may be a.jpg and a.png.
+    # <filename> decides where it has the stem of the xml file: there may be a.jpg and a.png.
     named = images.get(file_name) if os.path.splitext(file_name)[0] == stem else None
     path = named or images.get(stem) or images.get(file_name)
     if path is None:
@@ -157,7 +172,7 @@ def _annotation(obj: Element, index: int, xml: str, class_ids: dict, findings: F
     return {
         "bbox": [x0 - 1.0, y0 - 1.0, x1, y1],
         "bbox_mode": BoxMode.XYXY_ABS,
-        # the name itself where it is unknown: the validation reports it
+        # An unknown class keeps its name here, and the validation reports it.
         "category_id": class_ids.get(class_name, class_name),
         "difficult": flag or 0,
         "_raw": (x0, y0, x1, y1),
@@ -174,13 +189,25 @@ def _stated_size(tree: Element) -> tuple[int, int] | None:
 
 
 def image_size(path: str) -> tuple[int, int]:
-    """(width, height) in pixels as Detectron2 reads the image, that is, turned as EXIF says."""
+    """(width, height) in pixels as Detectron2 reads the image, that is, turned as EXIF says.
+
+    Args:
+        path: of the image.
+
+    Raises:
+        ImageError: it is no image that Pillow knows, or is damaged.
+    """
     header = read_header(path)
     return header.width, header.height
 
 
 def text_of(element: Element, path: str) -> str:
-    """The text of a child without blanks around it; "" where there is none."""
+    """The text of a child without blanks around it; "" where there is none.
+
+    Args:
+        element: of an XML file.
+        path: of the child below it, such as "size/width".
+    """
     return (element.findtext(path) or "").strip()
 
 

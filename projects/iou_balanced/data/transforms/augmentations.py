@@ -66,6 +66,14 @@ class RandomExpand(T.Augmentation):
         self.seg_pad_value = seg_pad_value
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the transform.
+
+        Args:
+            image: (H, W, C) or (H, W).
+
+        Raises:
+            ValueError: `fill` has not a value for each channel.
+        """
         channels = 1 if image.ndim == 2 else image.shape[2]
         if len(self.fill) != channels:
             raise ValueError(
@@ -115,6 +123,11 @@ class ExpandTransform(T.PadTransform):
         return self._pad(img, value.reshape(img.shape[2:]))
 
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """Pad labels with `seg_pad_value`.
+
+        Args:
+            segmentation: (H, W), or (H, W, C) for bitmasks.
+        """
         return self._pad(segmentation, np.asarray(self.seg_pad_value))
 
     def _pad(self, img: np.ndarray, value: np.ndarray) -> np.ndarray:
@@ -172,6 +185,15 @@ class MinIoURandomCrop(T.Augmentation):
         self.min_crop_size = min_crop_size
 
     def get_transform(self, image: np.ndarray, boxes: np.ndarray) -> T.Transform:
+        """Draw the transform.
+
+        Args:
+            image: (H, W, C) or (H, W).
+            boxes: (N, 4) XYXY in pixels.
+
+        Raises:
+            ValueError: `boxes` is None, because the mapper passes none on.
+        """
         if boxes is None:
             raise ValueError(
                 "Expected argument `boxes` to be an array of (N, 4), but got None: "
@@ -223,7 +245,11 @@ class KeepCentersCropTransform(T.CropTransform):
         return self.x0, self.y0, self.x0 + self.w, self.y0 + self.h
 
     def contains_centers(self, boxes: np.ndarray) -> np.ndarray:
-        """(N,) bool: which boxes (N, 4), XYXY before the crop, have their center inside."""
+        """(N,) bool: which boxes have their center inside the crop.
+
+        Args:
+            boxes: (N, 4) XYXY in pixels of the image before the crop.
+        """
         return _centers_inside(np.array([self.window]), boxes)[0]
 
     def apply_box(self, box: np.ndarray) -> np.ndarray:

@@ -22,6 +22,10 @@ def centernet_augmentations(cfg: CfgNode, is_train: bool = True) -> list[T.Augme
     the canvas that the model takes its detections back from. Where `MODEL.CENTERNET.CANVAS` is
     "", they are Detectron2's own in both, by the keys of `INPUT`.
 
+    Args:
+        cfg: a yaml (yacs) config with the keys of `add_centernet_config`.
+        is_train: training or testing.
+
     Raises:
         ValueError: the config lacks `MODEL.CENTERNET`, or a value there is not possible.
     """

@@ -69,6 +69,11 @@ class ColorJitter(T.Augmentation):
             )
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the transform.
+
+        Args:
+            image: (H, W, 3) in [0, 255].
+        """
         order = [_STEPS[i] for i in np.random.permutation(len(_STEPS))]
         factors = {step: 1 + np.random.uniform(-1, 1) * getattr(self, step) for step in order}
         lighting = np.random.normal(size=3) * self.lighting

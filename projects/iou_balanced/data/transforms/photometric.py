@@ -62,6 +62,11 @@ class PhotometricDistortion(T.Augmentation):
         self.image_format = image_format
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the transform.
+
+        Args:
+            image: (H, W, 3) in [0, 255].
+        """
         # All numbers are drawn whether they are used or not, so that an image costs the generator
         # always the same.
         brighten, scale, saturate, rotate, swap = np.random.uniform(size=5) < _PROB
@@ -139,7 +144,11 @@ class PhotometricTransform(ColorTransform):
 
 
 def _as_range(name: str, value: Sequence[float]) -> tuple[float, float]:
-    """`value` as a tuple: a LazyConfig gives a ListConfig, which is slow."""
+    """`value` as a tuple: a LazyConfig gives a ListConfig, which is slow.
+
+    Raises:
+        ValueError: not 0 <= low <= high.
+    """
     value = tuple(value)
     if len(value) != 2 or not 0 <= value[0] <= value[1]:
         raise ValueError(f"Expected argument `{name}` to be 0 <= low <= high, but got {value}")

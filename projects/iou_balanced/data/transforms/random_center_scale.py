@@ -57,6 +57,11 @@ class RandomCenterScale(T.Augmentation):
         self.seg_pad_value = seg_pad_value
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
+        """Draw the transform.
+
+        Args:
+            image: (H, W, C) or (H, W).
+        """
         h, w = image.shape[:2]
         scale = self.scales[np.random.randint(len(self.scales))]
         center = [_random_center(side, self.border) for side in (w, h)]

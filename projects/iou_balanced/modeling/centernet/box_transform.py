@@ -13,6 +13,9 @@ class CenterBoxTransform:
         weights: of offset x, y, width and height, which multiply predictions and targets alike.
             The default is the published one: 1 and 0.1, each over the two coordinates of offset
             and size (the authors' loss is the mean over both).
+
+    Raises:
+        ValueError: `weights` are not four positive numbers.
     """
 
     def __init__(self, *, weights: Sequence[float] = (0.5, 0.5, 0.05, 0.05)):
@@ -35,7 +38,12 @@ class CenterBoxTransform:
         return torch.cat([offset, size], dim=1) * weights_like(self.weights, boxes)
 
     def apply_deltas(self, deltas: Tensor, cells: Tensor) -> Tensor:
-        """(P, 4) boxes in pixels; the inverse of `get_deltas`."""
+        """(P, 4) boxes XYXY in pixels; the inverse of `get_deltas`.
+
+        Args:
+            deltas: (P, 4) weighted offset and size, in cells.
+            cells: (P, 4) XYXY in pixels, squares of the output's stride.
+        """
         stride = cells[:, 2:] - cells[:, :2]
         offset, size = (deltas / weights_like(self.weights, deltas)).split(2, dim=1)
         center, half = cells[:, :2] + offset * stride, size * stride / 2

@@ -37,6 +37,34 @@ class CenterNet(InjectedLosses, DenseDetector):
     """CenterNet (Zhou et al., arXiv 1904.07850): objects as peaks of a heat map, without NMS.
 
     The defaults are the published settings.
+
+    Args:
+        backbone: gives one map, of the output's stride (4); a neck such as `UpConvNeck`.
+        head: gives `CenterNetPredictions` of that map; see `CenterNetHead`.
+        box2box_transform: `CenterBoxTransform()` by default, with the published loss weights.
+        cls_loss: called with logits (N, K, H, W), heat map (N, K, H, W), and the centres' IoU
+            (C,) where its `needs_pos_iou` is true; returns a sum. Penalty-reduced focal loss
+            by default.
+        box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; with boxes
+            (P, 4) XYXY where its `on_boxes` is true. L1 by default (smooth L1 with beta 0).
+        class_balance: called in training with the classes of each image's objects; returns
+            the `class_weight` of `cls_loss`. See `iou_balanced.losses.BalanceOriented`. None:
+            all classes weigh the same.
+        loss_normalizer: called with the number of objects; returns the divisor of the box
+            loss. A copy of it, called with the number of centres, gives that of the
+            classification loss. Both are just these numbers by default.
+        test_score_thresh: detections have a higher score.
+        max_detections_per_image: over all classes.
+        flip_test: average with the maps of the mirror image.
+        canvas: what put the test images in the middle of a canvas, `CenterFit` or `CenterPad`
+            of `iou_balanced.data`, the same as in the test loader; its `postprocess` brings
+            detections back to the image. None: images are only scaled, as Detectron2's are.
+        input_format: order of the channels, for what feeds the model.
+        head_in_features, num_classes, pixel_mean, pixel_std: see `detectron2.modeling.RetinaNet`.
+
+    Raises:
+        ValueError: the backbone gives several maps, the head is for other channels or classes,
+            or a value is not as above.
     """
 
     on_heatmaps = True
@@ -62,35 +90,6 @@ class CenterNet(InjectedLosses, DenseDetector):
         pixel_std: Sequence[float],
         input_format: str = "RGB",
     ):
-        """
-        Args:
-            backbone: gives one map, of the output's stride (4); a neck such as `UpConvNeck`.
-            head: gives `CenterNetPredictions` of that map; see `CenterNetHead`.
-            box2box_transform: `CenterBoxTransform()` by default, with the published loss weights.
-            cls_loss: called with logits (N, K, H, W), heat map (N, K, H, W), and the centres' IoU
-                (C,) where its `needs_pos_iou` is true; returns a sum. Penalty-reduced focal loss
-                by default.
-            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; with boxes
-                (P, 4) XYXY where its `on_boxes` is true. L1 by default (smooth L1 with beta 0).
-            class_balance: called in training with the classes of each image's objects; returns
-                the `class_weight` of `cls_loss`. See `iou_balanced.losses.BalanceOriented`. None:
-                all classes weigh the same.
-            loss_normalizer: called with the number of objects; returns the divisor of the box
-                loss. A copy of it, called with the number of centres, gives that of the
-                classification loss. Both are just these numbers by default.
-            test_score_thresh: detections have a higher score.
-            max_detections_per_image: over all classes.
-            flip_test: average with the maps of the mirror image.
-            canvas: what put the test images in the middle of a canvas, `CenterFit` or `CenterPad`
-                of `iou_balanced.data`, the same as in the test loader; its `postprocess` brings
-                detections back to the image. None: images are only scaled, as Detectron2's are.
-            input_format: order of the channels, for what feeds the model.
-            others: see `detectron2.modeling.RetinaNet`.
-
-        Raises:
-            ValueError: the backbone gives several maps, the head is for other channels or classes,
-                or a value is not as above.
-        """
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
         )
@@ -126,6 +125,11 @@ class CenterNet(InjectedLosses, DenseDetector):
 
     @classmethod
     def from_config(cls, cfg):
+        """The arguments of the constructor, by the keys of `add_centernet_config`.
+
+        Args:
+            cfg: a yaml (yacs) config.
+        """
         return centernet_from_config(cfg)
 
     def forward(self, batched_inputs: list[dict]):
@@ -133,6 +137,9 @@ class CenterNet(InjectedLosses, DenseDetector):
 
         Detections are in pixels of the image of "height" x "width" that is on the `canvas`, or
         without these, as with any model of Detectron2, in pixels of the "image" as it is given.
+
+        Args:
+            batched_inputs: one dict an image, in Detectron2's format.
 
         Raises:
             ValueError: in training, for a box without area or of a class that the model lacks; in
@@ -180,14 +187,14 @@ class CenterNet(InjectedLosses, DenseDetector):
     def count_positives(self, batched_inputs: list[dict]) -> dict[str, Tensor]:
         """See `InjectedLosses.count_positives`."""
         check_ground_truth(batched_inputs, self.num_classes)
-        gt_instances = [x["instances"] for x in batched_inputs]  # as few numbers: on the CPU
+        gt_instances = [x["instances"] for x in batched_inputs]  # few numbers: on the CPU
         size = self.feature_sizes(batched_inputs)[0]
         counts = self._num_positives(*count_centers(*self._ground_truth(gt_instances, size)))
         gt_classes = [x.gt_classes for x in gt_instances]
         return {**counts, **self.class_statistics(gt_classes, gt_classes)}
 
     def _num_positives(self, num_objects: int, num_centers: int) -> dict[str, Tensor]:
-        # On the host, where they are wanted, unless the processes have to add them up.
+        # On the CPU, where the normaliser reads them, unless several processes add them up.
         device = self.device if comm.get_world_size() > 1 else "cpu"
         numbers = torch.tensor([num_centers, num_objects], device=device)
         return dict(zip(("cls_normalizer", "loss_normalizer"), numbers, strict=True))
@@ -195,7 +202,8 @@ class CenterNet(InjectedLosses, DenseDetector):
     def losses(
         self, predictions: CenterNetPredictions, targets: CenterTargets
     ) -> dict[str, Tensor]:
-        """
+        """The losses of a batch.
+
         Args:
             predictions: heat-map logits (N, K, H, W), offset and size (N, 2, H, W), in cells.
             targets: of the same images, see `center_targets`.
@@ -243,14 +251,20 @@ class CenterNet(InjectedLosses, DenseDetector):
     def forward_inference(
         self, images: ImageList, features: list[Tensor], predictions: CenterNetPredictions
     ) -> list[Instances]:
-        """Detections of each image in its network input's pixels, by descending score."""
+        """Detections of each image in its network input's pixels, by descending score.
+
+        Args:
+            images: the batch as the network takes it.
+            features: the one map (N, C, H, W).
+            predictions: what the head gives for it.
+        """
         maps = (predictions.heatmap.float().sigmoid(), predictions.offset, predictions.size)
         if self.flip_test:
             mirrored = self.backbone(images.tensor.flip(3))
             mirrored = self.head([mirrored[f] for f in self.head_in_features])
             mirrored = (mirrored.heatmap.float().sigmoid(), mirrored.offset, mirrored.size)
             maps = merge_flipped(*(torch.cat(pair) for pair in zip(maps, mirrored, strict=True)))
-        # What the batch's padding shows is nobody's, and would take places among the best.
+        # Peaks in the batch's padding are no image's, and would take places among the best.
         scores = maps[0]
         for i, (height, width) in enumerate(images.image_sizes):
             scores[i, :, math.ceil(height / self.stride) :] = 0

@@ -53,6 +53,7 @@ def find_peaks(heatmap_scores: Tensor, topk: int = 100) -> tuple[Tensor, Tensor,
     Args:
         heatmap_scores: (N, K, H, W) in [0, 1]: after the sigmoid, which is best taken in float32,
             because half precision makes plateaus.
+        topk: most peaks of an image.
 
     Returns:
         scores (N, M), descending, the heat map's values in float32 (float64 for float64); classes
@@ -126,8 +127,10 @@ def merge_flipped(
     As the original: heat map and size are the mean of both, the offset is the image's own.
 
     Args:
-        heatmap_scores, offset, size: as `decode` takes them, with 2N images: first all N images,
-            then their mirror images (left and right exchanged) in the same order.
+        heatmap_scores: (2N, K, H, W) in [0, 1]: first all N images, then their mirror images
+            (left and right exchanged) in the same order.
+        offset: (2N, 2, H, W) x and y, in cells.
+        size: (2N, 2, H, W) width and height, in cells.
 
     Returns:
         The three maps, of N images each.
@@ -150,6 +153,11 @@ def merge_flipped(
 
 
 def _check_maps(heatmap_scores: Tensor, offset: Tensor, size: Tensor) -> None:
+    """Check shapes and dtypes.
+
+    Raises:
+        ValueError: they are not as `decode` says.
+    """
     if heatmap_scores.dim() != 4 or not heatmap_scores.is_floating_point():
         raise ValueError(
             "Expected argument `heatmap_scores` to be float of shape (N, K, H, W), "

@@ -81,7 +81,7 @@ class CenterNetHead(nn.Module):
 
     def _make_branch(self, out_channels: int) -> nn.Sequential:
         norm = get_norm(self.norm, self.head_channels)
-        # A norm takes the mean away, and with it the bias of the convolution right before it.
+        # A norm subtracts the mean, and with it a bias of the convolution right before it.
         has_bias = norm is None or self.norm_after_activation
         layers = [nn.ReLU(inplace=True)]
         if norm is not None:
@@ -93,7 +93,11 @@ class CenterNetHead(nn.Module):
         )
 
     def forward(self, x: Tensor | list[Tensor]) -> CenterNetPredictions:
-        """The map (N, C, H, W), or a list of it alone, to the predictions for its cells."""
+        """The predictions for each cell.
+
+        Args:
+            x: the map (N, C, H, W), or a list of it alone.
+        """
         if not isinstance(x, Tensor):  # as a dense detector passes its levels
             (x,) = x
         return CenterNetPredictions(self.heatmap(x), self.offset(x), self.size(x))

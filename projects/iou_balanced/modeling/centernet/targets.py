@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .target_checks import check_arguments, raise_bad_box
+
 _CELLS_AT_ONCE = 2**20
-"""Of windows to be drawn. A batch of 32 images from COCO has some ten thousands."""
+"""Cells of windows that are drawn together. 32 images of COCO have some ten thousands in all."""
 
 
 class CenterTargets(NamedTuple):
@@ -75,11 +77,12 @@ def gaussian_radius(heights: Tensor, widths: Tensor, min_overlap: float = 0.7) -
     results, keep it (xingyizhou/CenterNet#273, #171, 4c50fd3). This is CenterNet's.
 
     Args:
-        heights, widths: of one shape, in cells; the original rounds both up to integers before.
+        heights: of any shape, in cells; the original rounds them up to integers before.
+        widths: of the same shape, likewise.
         min_overlap: in (0, 1).
 
     Returns:
-        float64 in cells, as the original: else whole radii would be rounded down to another one.
+        float64 in cells, as the original: in float32 some radii would be rounded down to one less.
 
     Raises:
         ValueError: `min_overlap` is not in (0, 1).
@@ -150,7 +153,7 @@ def count_centers(
     output_size: tuple[int, int],
     stride: int = 4,
 ) -> tuple[int, int]:
-    """P and C of `center_targets`, without its drawing; arguments and errors as there."""
+    """P and C of `center_targets`, without its drawing; see `center_targets` for the arguments."""
     objects, _ = _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride)
     return len(objects["cells"]), objects["num_centers"]
 
@@ -174,7 +177,7 @@ class _Windows(NamedTuple):
 
 def _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride) -> tuple[dict, _Windows]:
     """The attributes of `CenterTargets` but the heat map, and what is to be drawn there."""
-    _check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride)
+    check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride)
     height, width = output_size
     if len(gt_boxes):
         boxes = torch.cat([x.float() for x in gt_boxes])
@@ -208,7 +211,7 @@ def _place_objects(gt_boxes, gt_classes, num_classes, output_size, stride) -> tu
     numbers = torch.stack([kept.sum(), num_cells.sum(), num_centers, bad.sum()])
     num_kept, total, num_centers, num_bad = numbers.tolist()
     if num_bad:
-        _raise_bad_box(gt_boxes, gt_classes, num_classes)
+        raise_bad_box(gt_boxes, gt_classes, num_classes)
     order = (~kept).byte().argsort(stable=True)[:num_kept]
     objects = {
         "image_index": image_index,
@@ -242,8 +245,8 @@ def _draw_gaussians(targets: CenterTargets, windows: _Windows) -> None:
         value = (factor[owner] * (dy * dy + dx * dx)).exp_()
         index = center_index[owner] + (dy * map_width + dx)
         heatmap.scatter_reduce_(0, index, value, "amax")
-    # Where `== 1` looks for it, whatever the device's exp(0). The next cell, exp(-18 / (2r + 1)^2),
-    # is below 1 in float32 up to radius 10^4, that of maps of 10^9 cells.
+    # The centres exactly 1, whatever the device's exp(0). The next cell, exp(-18 / (2r + 1)^2), is
+    # below 1 in float32 up to radius 10^4, that of maps of 10^9 cells.
     heatmap.index_fill_(0, center_index, 1.0)
 
 
@@ -257,45 +260,3 @@ def _is_first(index: Tensor) -> Tensor:
     first = torch.ones_like(index, dtype=torch.bool)
     first[1:] = index[1:] != index[:-1]
     return first
-
-
-def _check_arguments(gt_boxes, gt_classes, num_classes, output_size, stride) -> None:
-    if len(gt_boxes) != len(gt_classes):
-        raise ValueError(
-            "Expected arguments `gt_boxes` and `gt_classes` to have one tensor an image, "
-            f"but got {len(gt_boxes)} and {len(gt_classes)}"
-        )
-    for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes, strict=True)):
-        if boxes.dim() != 2 or boxes.shape[1] != 4 or classes.shape != boxes.shape[:1]:
-            raise ValueError(
-                "Expected arguments `gt_boxes` and `gt_classes` to have the shapes (G, 4) and "
-                f"(G,), but got {tuple(boxes.shape)} and {tuple(classes.shape)} for image {i}"
-            )
-        if classes.is_floating_point() or classes.dtype == torch.bool:
-            raise ValueError(
-                "Expected argument `gt_classes` to be of an integer dtype, "
-                f"but got {classes.dtype} for image {i}"
-            )
-    if not all(v >= 1 for v in output_size) or len(output_size) != 2:
-        raise ValueError(
-            "Expected argument `output_size` to be a height and a width of at least 1, "
-            f"but got {tuple(output_size)}"
-        )
-    for name, value in [("num_classes", num_classes), ("stride", stride)]:
-        if not value >= 1:
-            raise ValueError(f"Expected argument `{name}` to be at least 1, but got {value}")
-
-
-def _raise_bad_box(gt_boxes, gt_classes, num_classes: int) -> None:
-    for i, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes, strict=True)):
-        for j, (box, c) in enumerate(zip(boxes.tolist(), classes.tolist(), strict=True)):
-            if not torch.tensor(box).isfinite().all():
-                raise ValueError(
-                    f"Expected argument `gt_boxes` to be finite, but got {box} "
-                    f"for box {j} of image {i}"
-                )
-            if not 0 <= c < num_classes:
-                raise ValueError(
-                    f"Expected argument `gt_classes` to be in 0..{num_classes - 1}, but got {c} "
-                    f"for box {j} of image {i}"
-                )

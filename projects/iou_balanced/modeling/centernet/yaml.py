@@ -38,6 +38,9 @@ def add_centernet_config(cfg: CfgNode) -> None:
       CANVAS "pad";
     - DLA-34: BACKBONE "dla34.in1k", NECK "dla", DEFORMABLE True, HEAD_CHANNELS 256,
       REGRESSION_STD None, CANVAS "pad".
+
+    Args:
+        cfg: Detectron2's config; changed in place.
     """
     node = CfgNode()
     node.NUM_CLASSES = 80

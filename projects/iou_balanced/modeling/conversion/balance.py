@@ -133,9 +133,9 @@ def balance(
         class_balance: a LazyCall such as `L(BalanceOriented)(schedule=None)`, which weighs the
             classes in the classification loss; its `num_classes` is the model's. With eta=None
             and lam=None it is the only change. None keeps what the config has.
-        measure_from, measure_iterations: when a w_loc of "auto" is measured; None: as
-            `iou_balanced.losses.IoUBalancedLocalization` does. 0 and 1 are the paper's way, its
-            first iteration.
+        measure_from: iterations before a w_loc of "auto" is measured; None is 0.
+        measure_iterations: how many it takes; None: the default of
+            `iou_balanced.losses.IoUBalancedLocalization`. 1 is the paper's way, the first one.
 
     Returns:
         `model`, for assignment: `cfg.model = balance(cfg.model)`.
@@ -194,7 +194,11 @@ def _is(target, known: type) -> bool:
 
 
 def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
-    """Give each node its losses; nothing is changed before all of them are known to be possible."""
+    """Give each node its losses; nothing is changed before all of them are known to be possible.
+
+    Raises:
+        ValueError: a loss is not possible, or what is to be measured is no box loss's w_loc.
+    """
     planned = [
         (node, recipe, change, _cls_loss(node, recipe, change), _box_loss(node, recipe, change))
         for node, recipe, change in nodes

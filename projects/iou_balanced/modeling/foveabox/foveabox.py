@@ -23,10 +23,14 @@ from .targets import FoveaBoxTransform, match_points
 
 
 class FoveaBoxHead(RetinaNetHead):
-    """RetinaNet's head with one prediction at each point."""
+    """RetinaNet's head with one prediction at each point.
+
+    Args:
+        kwargs: those of `detectron2.modeling.meta_arch.retinanet.RetinaNetHead`, without
+            `num_anchors`.
+    """
 
     def __init__(self, **kwargs):
-        """See `detectron2.modeling.meta_arch.retinanet.RetinaNetHead`, without `num_anchors`."""
         super().__init__(num_anchors=1, **kwargs)
 
 
@@ -35,6 +39,32 @@ class FoveaBox(InjectedLosses, DenseDetector):
 
     Positives are the points in the fovea of an object, on each level whose scale range holds the
     object. The defaults are the published settings for the levels P3 to P7.
+
+    Args:
+        base_sizes: one a level, in pixels: the distance that a prediction of 0 stands for.
+        scale_ranges: one (low, high) a level, in pixels: the level learns the objects with
+            low <= sqrt(width * height) <= high. They overlap: an object may have several.
+        sigma: side of the fovea as a fraction of the object's, in (0, 1].
+        box2box_transform: `FoveaBoxTransform()` by default.
+        cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
+            where its `needs_pos_iou` is true; returns a sum. Focal loss with alpha 0.4 and
+            gamma 1.5 by default.
+        box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; with boxes
+            (P, 4) XYXY where its `on_boxes` is true. Smooth L1 with beta 0.11 by default.
+        class_balance: called in training with the classes of each image's objects and
+            labels (N, R); returns the `class_weight` of `cls_loss`. See
+            `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
+        loss_normalizer: called with the number of positives; returns the divisor of the box
+            loss. A copy of it, called with the number of positives and images, gives that
+            of the classification loss. Both are just these numbers by default.
+        input_format: order of the channels, for what feeds the model.
+        backbone, head, head_in_features, num_classes: see `detectron2.modeling.RetinaNet`.
+        test_score_thresh, test_topk_candidates, test_nms_thresh: likewise.
+        max_detections_per_image, pixel_mean, pixel_std: likewise.
+
+    Raises:
+        ValueError: the levels are not as many as base sizes and scale ranges; or a value is
+            not as above.
     """
 
     def __init__(
@@ -66,31 +96,6 @@ class FoveaBox(InjectedLosses, DenseDetector):
         pixel_std: Sequence[float],
         input_format: str = "BGR",
     ):
-        """
-        Args:
-            base_sizes: one a level, in pixels: the distance that a prediction of 0 stands for.
-            scale_ranges: one (low, high) a level, in pixels: the level learns the objects with
-                low <= sqrt(width * height) <= high. They overlap: an object may have several.
-            sigma: side of the fovea as a fraction of the object's, in (0, 1].
-            box2box_transform: `FoveaBoxTransform()` by default.
-            cls_loss: called with logits (N, R, K), labels (N, R), and the positives' IoU (P,)
-                where its `needs_pos_iou` is true; returns a sum. Focal loss with alpha 0.4 and
-                gamma 1.5 by default.
-            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; with boxes
-                (P, 4) XYXY where its `on_boxes` is true. Smooth L1 with beta 0.11 by default.
-            class_balance: called in training with the classes of each image's objects and
-                labels (N, R); returns the `class_weight` of `cls_loss`. See
-                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
-            loss_normalizer: called with the number of positives; returns the divisor of the box
-                loss. A copy of it, called with the number of positives and images, gives that
-                of the classification loss. Both are just these numbers by default.
-            input_format: order of the channels, for what feeds the model.
-            others: see `detectron2.modeling.RetinaNet`.
-
-        Raises:
-            ValueError: the levels are not as many as base sizes and scale ranges; or a value is
-                not as above.
-        """
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
         )
@@ -175,11 +180,14 @@ class FoveaBox(InjectedLosses, DenseDetector):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """
+        """The losses of a batch.
+
         Args:
             anchors: one a level, Ri squares of the level's base size around the points.
-            pred_logits, pred_anchor_deltas: one a level, (N, Ri, K) and (N, Ri, 4).
-            gt_labels, gt_boxes: one an image, (R,) in {-1, 0..K} and (R, 4).
+            pred_logits: one (N, Ri, K) a level.
+            gt_labels: one (R,) an image, in {-1, 0..K}.
+            pred_anchor_deltas: one (N, Ri, 4) a level.
+            gt_boxes: one (R, 4) an image, XYXY in pixels.
 
         Returns:
             "loss_cls", divided by the number of positives and images, and "loss_box_reg", divided
@@ -194,6 +202,11 @@ class FoveaBox(InjectedLosses, DenseDetector):
         }
 
     def _check_arguments(self) -> None:
+        """Check the levels and sigma.
+
+        Raises:
+            ValueError: an argument of the constructor is not as it says.
+        """
         levels = len(self.strides)
         for name in ("base_sizes", "scale_ranges"):
             if len(getattr(self, name)) != levels:

@@ -23,6 +23,9 @@ class FoveaBoxTransform:
         min_ratio, max_ratio: bounds of distance / z in a target; predictions have no such bounds.
         scale_clamp: upper bound of a delta that is decoded, so that exp does not overflow.
             Detectron2's by default: 62.5 z, almost four times the largest target.
+
+    Raises:
+        ValueError: not 0 < min_ratio < max_ratio, or `scale_clamp` is below log(max_ratio).
     """
 
     def __init__(
@@ -46,9 +49,11 @@ class FoveaBoxTransform:
         self.scale_clamp = scale_clamp
 
     def get_deltas(self, anchors: Tensor, gt_boxes: Tensor) -> Tensor:
-        """Targets (P, 4), left, top, right, bottom, of boxes (P, 4) seen from anchors (P, 4).
+        """(P, 4) targets: left, top, right, bottom. A side that the point is beyond is clamped too.
 
-        All boxes are XYXY in the same unit. Sides that the point is beyond are clamped too.
+        Args:
+            anchors: (P, 4) XYXY, the squares of the points.
+            gt_boxes: (P, 4) XYXY in the same unit.
         """
         centers, sizes = _centers_and_sizes(anchors)
         gt_boxes = upcast(gt_boxes)
@@ -56,7 +61,12 @@ class FoveaBoxTransform:
         return (distances / sizes).clamp(self.min_ratio, self.max_ratio).log()
 
     def apply_deltas(self, deltas: Tensor, anchors: Tensor) -> Tensor:
-        """Boxes (P, 4) XYXY, float32 (float64 for float64), of deltas (P, 4) at anchors (P, 4)."""
+        """(P, 4) boxes XYXY, float32 (float64 for float64).
+
+        Args:
+            deltas: (P, 4) left, top, right, bottom, in log space.
+            anchors: (P, 4) XYXY, the squares of the points.
+        """
         centers, sizes = _centers_and_sizes(anchors)
         distances = upcast(deltas).clamp(max=self.scale_clamp).exp() * sizes
         return torch.cat([centers - distances[:, :2], centers + distances[:, 2:]], dim=1)
@@ -86,6 +96,7 @@ def fovea_mask(centers: Tensor, stride: int, gt_boxes: Tensor, sigma: float) -> 
         centers: (Ri, 2) x and y of all points of one level in pixels, row by row.
         stride: of the level, in pixels.
         gt_boxes: (G, 4) XYXY in pixels.
+        sigma: side of the fovea as a fraction of the box's, in (0, 1].
     """
     cells = (centers / stride - 0.5).round()  # column and row
     boxes = gt_boxes / stride
@@ -112,7 +123,8 @@ def match_points(
 
     Args:
         centers: one (Ri, 2) a level, see `fovea_mask`.
-        strides, scale_ranges: one a level, in pixels.
+        strides: one a level, in pixels.
+        scale_ranges: (low, high) of each level, in pixels.
         gt_boxes: (G, 4) XYXY in pixels.
         sigma: see `fovea_mask`.
     """

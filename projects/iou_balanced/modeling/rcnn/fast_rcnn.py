@@ -31,6 +31,28 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     losses, value and gradients are Detectron2's. Both losses are divided by R, the number of all
     sampled proposals, as Detectron2 and MMDetection do (the reason is at the end of
     `FastRCNNOutputLayers.box_reg_loss`). A Cascade R-CNN takes one for each stage.
+
+    Args:
+        cls_loss: called with logits (R, K + 1), background last, labels (R,), and the
+            positives' IoU (P,) where its `needs_pos_iou` is true; returns a sum. Softmax
+            cross entropy by default.
+        box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise, or with
+            boxes where its `on_boxes` is true. By default what `box_reg_loss_type` and
+            `smooth_l1_beta` say, which it excludes.
+        class_balance: called in training with the classes of each image's objects, which
+            `BalancedGeneralizedRCNN` passes on, and the labels of its sampled proposals;
+            returns the `class_weight` of `cls_loss`. None: all classes weigh the same.
+        use_fed_loss, use_sigmoid_ce: have to be False; with the two after them they are
+            there because Detectron2's main branch passes them.
+        input_shape, box2box_transform, num_classes:
+            see `detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
+        test_score_thresh, test_nms_thresh, test_topk_per_image: likewise.
+        cls_agnostic_bbox_reg, smooth_l1_beta, box_reg_loss_type: likewise.
+        loss_weight, get_fed_loss_cls_weights, fed_loss_num_classes: likewise.
+
+    Raises:
+        ValueError: a sigmoid classification loss, rotated boxes, a loss whose reduction is
+            not "sum", or a box loss given twice.
     """
 
     @configurable
@@ -55,25 +77,6 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         get_fed_loss_cls_weights=None,
         fed_loss_num_classes: int = 50,
     ):
-        """
-        Args:
-            cls_loss: called with logits (R, K + 1), background last, labels (R,), and the
-                positives' IoU (P,) where its `needs_pos_iou` is true; returns a sum. Softmax
-                cross entropy by default.
-            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise, or with
-                boxes where its `on_boxes` is true. By default what `box_reg_loss_type` and
-                `smooth_l1_beta` say, which it excludes.
-            class_balance: called in training with the classes of each image's objects, which
-                `BalancedGeneralizedRCNN` passes on, and the labels of its sampled proposals;
-                returns the `class_weight` of `cls_loss`. None: all classes weigh the same.
-            use_fed_loss, use_sigmoid_ce: have to be False; with the two after them they are
-                there because Detectron2's main branch passes them.
-            others: see `detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
-
-        Raises:
-            ValueError: a sigmoid classification loss, rotated boxes, a loss whose reduction is
-                not "sum", or a box loss given twice.
-        """
         for name, value in (("use_sigmoid_ce", use_sigmoid_ce), ("use_fed_loss", use_fed_loss)):
             if value:
                 raise ValueError(
@@ -110,7 +113,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     def losses(
         self, predictions: tuple[Tensor, Tensor], proposals: list[Instances]
     ) -> dict[str, Tensor]:
-        """
+        """The losses of a batch.
+
         Args:
             predictions: logits (R, K + 1), and deltas (R, K * 4), or (R, 4) where regression is
                 class-agnostic.

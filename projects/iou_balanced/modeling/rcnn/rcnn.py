@@ -24,7 +24,7 @@ class BalancedGeneralizedRCNN(GeneralizedRCNN):
         if not self.training:
             return super().forward(batched_inputs)
         check_ground_truth(batched_inputs, self.roi_heads.num_classes)
-        # What the box heads see of an image is its proposals.
+        # The box heads get the proposals of an image, and not its objects.
         gt_classes = [x["instances"].gt_classes for x in batched_inputs]
         heads = [x for x in self.modules() if isinstance(x, BalancedFastRCNNOutputLayers)]
         for head in heads:

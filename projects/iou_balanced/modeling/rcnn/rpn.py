@@ -25,6 +25,26 @@ class BalancedRPN(RPN):
 
     With the default losses, value and gradients are Detectron2's. Checkpoints load both ways.
     The paper balances the box head only (Table 7), and leaves this stage plain.
+
+    Args:
+        cls_loss: called with logits (S, 1) of the sampled anchors, labels (S,), 0 object and
+            1 background, and the positives' IoU (P,) where its `needs_pos_iou` is true;
+            returns a sum. A sigmoid loss; by default `SigmoidFocalLoss(alpha=-1, gamma=0)`,
+            which is binary cross entropy. `IoUBalancedFocalLoss` with the same two values is
+            Eq. 3-4 on it.
+        box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise, or with
+            boxes where its `on_boxes` is true. By default what `box_reg_loss_type` and
+            `smooth_l1_beta` say, which it excludes.
+        in_features, head, anchor_generator, anchor_matcher:
+            see `detectron2.modeling.proposal_generator.RPN`.
+        box2box_transform, batch_size_per_image, positive_fraction: likewise.
+        pre_nms_topk, post_nms_topk, nms_thresh, min_box_size: likewise.
+        anchor_boundary_thresh, loss_weight, box_reg_loss_type: likewise.
+        smooth_l1_beta: likewise.
+
+    Raises:
+        ValueError: a softmax classification loss, rotated boxes, a loss whose reduction is
+            not "sum", or a box loss given twice.
     """
 
     @configurable
@@ -49,22 +69,6 @@ class BalancedRPN(RPN):
         box_reg_loss_type: str = "smooth_l1",
         smooth_l1_beta: float = 0.0,
     ):
-        """
-        Args:
-            cls_loss: called with logits (S, 1) of the sampled anchors, labels (S,), 0 object and
-                1 background, and the positives' IoU (P,) where its `needs_pos_iou` is true;
-                returns a sum. A sigmoid loss; by default `SigmoidFocalLoss(alpha=-1, gamma=0)`,
-                which is binary cross entropy. `IoUBalancedFocalLoss` with the same two values is
-                Eq. 3-4 on it.
-            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise, or with
-                boxes where its `on_boxes` is true. By default what `box_reg_loss_type` and
-                `smooth_l1_beta` say, which it excludes.
-            others: see `detectron2.modeling.proposal_generator.RPN`.
-
-        Raises:
-            ValueError: a softmax classification loss, rotated boxes, a loss whose reduction is
-                not "sum", or a box loss given twice.
-        """
         super().__init__(
             in_features=in_features,
             head=head,
@@ -101,12 +105,14 @@ class BalancedRPN(RPN):
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
     ) -> dict[str, Tensor]:
-        """
+        """The losses of a batch.
+
         Args:
             anchors: one a level, Ri boxes each.
-            pred_objectness_logits, pred_anchor_deltas: one a level, (N, Ri) and (N, Ri, 4).
-            gt_labels, gt_boxes: one an image, (R,) of 1 object, 0 background and -1 not sampled,
-                and (R, 4).
+            pred_objectness_logits: one (N, Ri) a level.
+            gt_labels: one (R,) an image, 1 object, 0 background and -1 not sampled.
+            pred_anchor_deltas: one (N, Ri, 4) a level.
+            gt_boxes: one (R, 4) an image, XYXY in pixels.
 
         Returns:
             "loss_rpn_cls" and "loss_rpn_loc", scalars divided by the number of anchors that

@@ -17,6 +17,9 @@ def check_losses(
     """Refuse what cannot be combined with a stage of an R-CNN.
 
     Args:
+        cls_loss: of the stage.
+        box_loss: of the stage.
+        box2box_transform: of the stage.
         refused: classes of classification losses that read the logits in another way.
         reason: what is asked for instead; continues the error's "to be".
 

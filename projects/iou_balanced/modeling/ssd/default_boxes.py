@@ -13,7 +13,7 @@ from detectron2.modeling.anchor_generator import BufferList
 from detectron2.structures import Boxes
 from torch import Tensor, nn
 
-# The authors' code takes less for no overlap.
+# In the authors' code a smaller IoU is no overlap.
 _MIN_IOU = 1e-6
 
 
@@ -33,9 +33,10 @@ def ssd_box_sizes(
     Args:
         image_size: height and width in pixels.
         num_levels: at least 3.
-        scale_range, first_scale: fractions of the image size, read in whole percents. PASCAL VOC:
-            (0.2, 0.9) and 0.1 at 300, (0.15, 0.9) and 0.07 at 512; COCO: (0.15, 0.9) and 0.07 at
-            300, (0.1, 0.9) and 0.04 at 512.
+        scale_range: fractions of the image size, read in whole percents. PASCAL VOC: (0.2, 0.9) at
+            300 and (0.15, 0.9) at 512; COCO: (0.15, 0.9) at 300 and (0.1, 0.9) at 512.
+        first_scale: of the finest level, likewise. PASCAL VOC: 0.1 at 300 and 0.07 at 512; COCO:
+            0.07 at 300 and 0.04 at 512.
         whole_pixels: cut the sizes to whole pixels, as the authors' layer for default boxes and
             MMDetection do. It makes a difference at 512 only, for example 35 instead of 35.84.
 
@@ -123,7 +124,13 @@ class DefaultBoxGenerator(nn.Module):
     num_cell_anchors = num_anchors
 
     def forward(self, features: list[Tensor]) -> list[Boxes]:
-        """Feature maps (N, C, H, W), one a level, to H * W * A boxes each; they share no memory.
+        """The default boxes of a batch's maps, the same for all images.
+
+        Args:
+            features: one (N, C, H, W) a level.
+
+        Returns:
+            One a level, H * W * A boxes each; they share no memory.
 
         Raises:
             ValueError: another number of maps than levels.
@@ -174,6 +181,7 @@ def match_default_boxes(
     Args:
         gt_boxes: (G, 4); G may be 0.
         default_boxes: (R, 4).
+        iou_threshold: least IoU of those other boxes, in [0, 1].
 
     Returns:
         (R,) int64, the index of the object, or -1.
@@ -190,11 +198,12 @@ def match_images(
     Args:
         gt_boxes: one (G, 4) an image.
         default_boxes: (R, 4), the same for all images.
+        iou_threshold: see `match_default_boxes`.
 
     Returns:
         One (R,) int64 an image.
     """
-    # The last entry is none of a box: objects without a box write there.
+    # One entry too many, the last: index -1, of objects without a box, writes there.
     matches = [
         torch.full((len(default_boxes) + 1,), -1, dtype=torch.int64, device=default_boxes.device)
         for _ in gt_boxes
@@ -251,7 +260,7 @@ def _share_out(iou: Tensor) -> Tensor:
             owner[boxes[i]] = first
             refused += others
         if refused:
-            # For good: a box only goes to ever better objects.
+            # The pair is out for good: a box is only ever taken over by an object of higher IoU.
             iou[refused, [boxes[i] for i in refused]] = -1
             best = iou[refused].max(dim=1)
             for i, value, box in zip(refused, *(x.tolist() for x in best), strict=True):

@@ -43,8 +43,14 @@ class SSDHead(nn.Module):
             nn.init.zeros_(conv.bias)
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps (N, C, H, W), one a level, to logits (N, A * (K + 1), H, W) and deltas (N, A * 4,
-        H, W)."""
+        """The predictions for each cell.
+
+        Args:
+            features: one (N, C, H, W) a level.
+
+        Returns:
+            Logits (N, A * (K + 1), H, W) and deltas (N, A * 4, H, W), one a level.
+        """
         return tuple(
             [conv(x) for conv, x in zip(convs, features, strict=True)]
             for convs in (self.cls_score, self.bbox_pred)

@@ -20,6 +20,7 @@ def mine_hard_negatives(
         terms: (N, R) classification loss of each box.
         gt_labels: (N, R) in {-1, 0..K}, K background; -1 is never mined.
         num_classes: K.
+        ratio: negatives for each positive, at most.
 
     Returns:
         (N, R) bool.

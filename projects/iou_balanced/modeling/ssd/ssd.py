@@ -33,6 +33,35 @@ class SSD(InjectedLosses, DenseDetector):
     """Single shot detector (Liu et al., arXiv 1512.02325).
 
     The defaults are those of the paper, in inference those of MMDetection 3.3.
+
+    Args:
+        anchor_generator: gives the default boxes, see `DefaultBoxGenerator`.
+        box2box_transform: Detectron2's `Box2BoxTransform`; weights (10, 10, 5, 5) are the
+            authors' variances 0.1 and 0.2.
+        match_iou_thresh: default boxes of this IoU or more with an object are positives, beside
+            each object's best one.
+        hard_negative_ratio: how many negatives are trained for each positive of an image,
+            at most.
+        cls_loss: called with logits (N * R, K + 1), labels (N * R,), and the positives' IoU
+            (P,) where its `needs_pos_iou` is true; returns one term a row, (N * R,): a softmax
+            loss with reduction "none". Cross entropy by default. One with `takes_levels` gets
+            the logits as a list of (N, Ri, K + 1) and labels (N, R).
+        box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; returns a
+            sum. Smooth L1 with beta 1 by default.
+        class_balance: called in training with the classes of each image's objects and
+            labels (N, R); returns the `class_weight` of `cls_loss`. See
+            `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
+        loss_normalizer: called with the number of positives; returns the divisor of both. By
+            default that number itself, over the whole batch.
+        test_topk_candidates: on each level, before NMS.
+        input_format: order of the channels, for what feeds the model.
+        backbone, head, head_in_features, num_classes: see `detectron2.modeling.RetinaNet`.
+        test_score_thresh, test_nms_thresh, max_detections_per_image: likewise.
+        pixel_mean, pixel_std: likewise.
+
+    Raises:
+        ValueError: `cls_loss` gives no term for each row; head and default boxes do not fit
+            together; or a number makes no sense.
     """
 
     def __init__(
@@ -58,34 +87,6 @@ class SSD(InjectedLosses, DenseDetector):
         pixel_std: Sequence[float],
         input_format: str = "RGB",
     ):
-        """
-        Args:
-            anchor_generator: gives the default boxes, see `DefaultBoxGenerator`.
-            box2box_transform: Detectron2's `Box2BoxTransform`; weights (10, 10, 5, 5) are the
-                authors' variances 0.1 and 0.2.
-            match_iou_thresh: default boxes of this IoU or more with an object are positives, beside
-                each object's best one.
-            hard_negative_ratio: how many negatives are trained for each positive of an image,
-                at most.
-            cls_loss: called with logits (N * R, K + 1), labels (N * R,), and the positives' IoU
-                (P,) where its `needs_pos_iou` is true; returns one term a row, (N * R,): a softmax
-                loss with reduction "none". Cross entropy by default. One with `takes_levels` gets
-                the logits as a list of (N, Ri, K + 1) and labels (N, R).
-            box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise; returns a
-                sum. Smooth L1 with beta 1 by default.
-            class_balance: called in training with the classes of each image's objects and
-                labels (N, R); returns the `class_weight` of `cls_loss`. See
-                `iou_balanced.losses.BalanceOriented`. None: all classes weigh the same.
-            loss_normalizer: called with the number of positives; returns the divisor of both. By
-                default that number itself, over the whole batch.
-            test_topk_candidates: on each level, before NMS.
-            input_format: order of the channels, for what feeds the model.
-            others: see `detectron2.modeling.RetinaNet`.
-
-        Raises:
-            ValueError: `cls_loss` gives no term for each row; head and default boxes do not fit
-                together; or a number makes no sense.
-        """
         super().__init__(
             backbone, head, head_in_features, pixel_mean=pixel_mean, pixel_std=pixel_std
         )
@@ -177,7 +178,7 @@ class SSD(InjectedLosses, DenseDetector):
                 f"{type(cls_loss).__name__} gave {tuple(terms.shape)}"
             )
         terms = terms.view_as(gt_labels)
-        # Mined from what the loss gives, so after its weighting.
+        # Hard negatives are chosen by their weighted loss.
         selected = (gt_labels >= 0) & (gt_labels != self.num_classes)
         selected |= mine_hard_negatives(
             terms, gt_labels, self.num_classes, self.hard_negative_ratio
@@ -187,7 +188,13 @@ class SSD(InjectedLosses, DenseDetector):
     def forward_inference(
         self, images: ImageList, features: list[Tensor], predictions: list[list[Tensor]]
     ) -> list[Instances]:
-        """Detections of each image in its network input's pixels, by descending score."""
+        """Detections of each image in its network input's pixels, by descending score.
+
+        Args:
+            images: the batch as the network takes it.
+            features: one map (N, C, H, W) a level.
+            predictions: logits and deltas, one map a level, as the head gives them.
+        """
         pred_logits, pred_anchor_deltas = self._transpose_dense_predictions(
             predictions, [self.num_classes + 1, 4]
         )
@@ -212,7 +219,9 @@ class SSD(InjectedLosses, DenseDetector):
         """Threshold and best candidates on each level, clipping to the image, NMS by class.
 
         Args:
-            anchors, scores, deltas: one a level, Ri boxes, (Ri, K) and (Ri, 4).
+            anchors: one a level, Ri boxes each.
+            scores: one (Ri, K) a level.
+            deltas: one (Ri, 4) a level.
             image_size: (height, width) in pixels.
         """
         pred = self._decode_multi_level_predictions(
@@ -223,7 +232,7 @@ class SSD(InjectedLosses, DenseDetector):
             self.test_topk_candidates,
             image_size,
         )
-        # Before NMS, as MMDetection does: the overlap is that of what one sees.
+        # Before NMS, as in MMDetection: boxes overlap by their parts in the image.
         pred.pred_boxes.clip(image_size)
         keep = batched_nms(
             pred.pred_boxes.tensor, pred.scores, pred.pred_classes, self.test_nms_thresh
@@ -231,6 +240,11 @@ class SSD(InjectedLosses, DenseDetector):
         return pred[keep[: self.max_detections_per_image]]
 
     def _check_arguments(self) -> None:
+        """Check what goes together.
+
+        Raises:
+            ValueError: an argument of the constructor is not as it says.
+        """
         name = type(self.cls_loss).__name__
         if isinstance(self.cls_loss, (SigmoidFocalLoss, IoUBalancedFocalLoss, QualityFocalLoss)):
             raise ValueError(

@@ -41,6 +41,9 @@ def add_class_balance_config(cfg: CfgNode) -> None:
     there. None is the class's own default; any other value of a key that the class does not have is
     an error. The training set's counts come from `iou_balanced.engine.BalancedDefaultTrainer`, or
     in a trainer of one's own from `iou_balanced.engine.ClassBalanceHook`.
+
+    Args:
+        cfg: Detectron2's config; changed in place.
     """
     node = CfgNode()
     # "BalanceOriented", "ClassBalanced" or "Equalization"; "" for none, whatever the other keys.
@@ -126,7 +129,11 @@ def _schedule(name: str, keys: dict) -> LinearSchedule | ConstantSchedule | None
 
 
 def _arguments(kind: type | None, keys: dict, reader: str) -> dict:
-    """The keys as arguments of `kind`; refuses one that it does not have."""
+    """The keys as arguments of `kind`.
+
+    Raises:
+        ValueError: it does not have one of them.
+    """
     known = () if kind is None else inspect.signature(kind).parameters
     for key, value in keys.items():
         if key.lower() not in known:
@@ -137,6 +144,11 @@ def _arguments(kind: type | None, keys: dict, reader: str) -> dict:
 
 
 def _check_types(keys: dict) -> None:
+    """Check the type of each key's value.
+
+    Raises:
+        ValueError: it is another one than the key has.
+    """
     for description, (kind, names) in _TYPES.items():
         for key in names:
             value = keys.get(key)

@@ -19,6 +19,9 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
     `MODEL.META_ARCHITECTURE: CenterNet` reads them too, and has plain losses without them. Its
     first boxes overlap nothing, so that there is no sensible w_loc to be measured: LOC_WEIGHT None
     is Eq. 7 there, as in `iou_balanced.balance`.
+
+    Args:
+        cfg: Detectron2's config; changed in place.
     """
     node = CfgNode()
     # eta of Eq. 4; 0.0 is the plain classification loss.
@@ -61,6 +64,11 @@ def make_losses(
     An exponent of 0 gives the plain loss too, for boxes unless there is a w_loc to multiply it by.
 
     Args:
+        node: `MODEL.IOU_BALANCED`, or None.
+        cls_family: plain and balanced classification loss.
+        cls_arguments: of either.
+        box_family: plain and balanced box loss.
+        box_arguments: of either.
         measure: whether a w_loc that is left out is measured; else it is Eq. 7 then.
     """
     eta, lam, weight = 0.0, 0.0, None
@@ -88,7 +96,11 @@ def make_losses(
 
 
 def losses_from_config(cfg: CfgNode, *, alpha, gamma, beta, kind: str) -> dict:
-    """The constructor arguments of `BalancedRetinaNet` that `MODEL.IOU_BALANCED` stands for."""
+    """The constructor arguments of `BalancedRetinaNet` that `MODEL.IOU_BALANCED` stands for.
+
+    Raises:
+        ValueError: the config has no such node, or there is no box loss `kind`.
+    """
     if "IOU_BALANCED" not in cfg.MODEL:
         raise ValueError(
             "The config has no MODEL.IOU_BALANCED: call "
