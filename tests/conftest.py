@@ -1,12 +1,17 @@
 """One thread, so that small tensors are quick and numbers repeat; for each test one seed, and
 loggers as they are before any training."""
 
+import copy
 import logging
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils.logger import setup_logger
+
+from iou_balanced.engine import config
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 torch.set_num_threads(1)
 
@@ -42,6 +47,24 @@ def fresh_loggers():
         logger.setLevel(level)
         logger.propagate = propagate
         logger.handlers[:] = handlers
+
+
+@pytest.fixture(scope="session", autouse=True)
+def published_configs_are_read_once():
+    """A published config takes a quarter of a second to read, and tests ask for it 1,000 times."""
+    real, kept = config._read, {}
+
+    def read(file):
+        path = Path(file).resolve()
+        if CONFIGS not in path.parents or not path.is_file():
+            return real(file)
+        if path not in kept:
+            kept[path] = real(file)
+        return copy.deepcopy(kept[path])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "_read", read)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,10 @@ def run_in_two_processes(work, folder) -> list:
         work: a function of the rank, importable at top level; its result survives torch.save.
         folder: an empty one, for the meeting point and the results.
     """
-    context = mp.spawn(_worker, (work, str(folder)), nprocs=2, join=False)
+    # Forked, so that they do not import everything again.
+    context = mp.start_processes(
+        _worker, (work, str(folder)), nprocs=2, join=False, start_method="fork"
+    )
     end = time.monotonic() + TIMEOUT
     try:
         while not context.join(timeout=5):
