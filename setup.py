@@ -32,6 +32,7 @@ setup(
     description="IoU-balanced losses for object detection, as an extension of Detectron2",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
+    package_data={"iou_balanced.reproduction": ["records/*.yaml"]},
     python_requires=">=3.10",
     install_requires=["numpy", "tabulate", "tqdm"],
     extras_require=EXTRAS,
