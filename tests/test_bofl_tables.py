@@ -9,7 +9,8 @@ from iou_balanced.losses import BalanceOriented, ClassBalanced, ConstantSchedule
 from iou_balanced.reproduction import papers
 
 from .docs_blocks import read
-from .test_configs import FILES, load
+from .reproduction.loading import load_once
+from .test_configs import FILES
 
 TABLES = papers()["bofl"].tables
 CASES = [(table.number, row) for table in TABLES for row in table.rows]
@@ -24,7 +25,7 @@ def test_a_row(table, row):
         assert f"(`{row.short_id}`) | [{file}](../configs/{file}.py) | `{shown}` |" in read(
             "docs/reproduction.md"
         )
-    model = load(f"{file}.py", *overrides).model
+    model = load_once(file, row.overrides).model
     balance = None if "class_balance" not in model else model.class_balance
     if not file.endswith("_bofl"):
         assert balance is None

@@ -11,7 +11,8 @@ from iou_balanced.reproduction import all_rows, all_tables
 from iou_balanced.reproduction.markdown import tables_of_config
 from iou_balanced.reproduction.parse import PARTS
 
-from ..test_configs import FILES, ROOT, load, loss_node
+from ..test_configs import FILES, ROOT, loss_node
+from .loading import load_once
 
 ROWS = [row for row in all_rows() if row.config]
 
@@ -34,14 +35,14 @@ def check(node, expected):
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_the_losses_are_those_that_the_row_names(row):
     assert f"{row.config}.py" in FILES
-    node = loss_node(load(f"{row.config}.py", *row.overrides).model)
+    node = loss_node(load_once(row.config, row.overrides).model)
     for part in PARTS:
         check(node.get(part), row.losses.get(part))
 
 
 def test_a_row_of_other_losses_would_be_seen():
     plain, balanced = (all_tables()[1].row(name).losses for name in ("baseline", "both"))
-    node = loss_node(load("COCO/retinanet_R_50_FPN_1x_600_iou_balanced.py").model)
+    node = loss_node(load_once("COCO/retinanet_R_50_FPN_1x_600_iou_balanced").model)
     check(node.cls_loss, balanced["cls_loss"])
     for wrong in (plain["cls_loss"], {**balanced["cls_loss"], "eta": 1.4}):
         with pytest.raises(AssertionError):
@@ -55,8 +56,8 @@ def test_files_that_rows_name_beside_their_config():
         if row.test_dev:
             assert row.id.startswith("iou/1/") and row.test_dev == f"{row.config}_test_dev"
         if row.starts_from:
-            cfg = load(f"{row.config}.py")
-            start = load(f"{row.starts_from}.py").train.output_dir
+            cfg = load_once(row.config)
+            start = load_once(row.starts_from).train.output_dir
             assert cfg.train.init_checkpoint == f"{start}/model_final.pth"
     # Each test-dev config, and each Cityscapes config, belongs to a row.
     assert {f"{r.test_dev}.py" for r in ROWS if r.test_dev} == {f for f in FILES if "_dev" in f}

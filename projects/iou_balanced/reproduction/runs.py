@@ -143,5 +143,6 @@ def quote(value: str) -> str:
     """A value as overrides have it: in quotes where it has other than plain characters."""
     if re.fullmatch(r"[\w./-]+", value):
         return value
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    # A backslash is one, but for those before a quotation mark or the end, which are doubled.
+    escaped = re.sub(r'(\\+)("|$)', r"\1\1\2", value).replace('"', '\\"')
     return f'"{escaped}"'
