@@ -1,6 +1,8 @@
 """The records are the papers' tables, all of them, and a wrong record is named."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -83,6 +85,12 @@ def test_pages_rise():
         for items in (paper.tables, paper.figures):
             pages = [item.page for item in items]
             assert pages == sorted(pages) and pages[-1] <= {"iou": 22, "bofl": 9}[paper.key]
+
+
+def test_the_records_need_no_torch():
+    code = "import sys, iou_balanced.reproduction as r; r.papers(); r.plan_runs(r.all_rows())"
+    code += "; sys.exit(bool({'torch', 'detectron2', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_what_is_asked_for_and_is_not_there():

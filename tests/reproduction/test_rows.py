@@ -66,6 +66,18 @@ def test_files_that_rows_name_beside_their_config():
     }
 
 
+def test_files_of_no_row():
+    """Ablations at the other scale, FCOS on COCO-LT, and the digits."""
+    named = {x for row in ROWS for x in (row.config, row.test_dev)}
+    others = {f.removesuffix(".py") for f in FILES if not f.startswith("Digits/")} - named
+    backbones = ("R_18", "R_50", "R_101", "X_101_32x4d")
+    assert others == {
+        *(f"COCO/retinanet_{b}_FPN_1x_iou_balanced_{x}" for b in backbones for x in ("cls", "loc")),
+        "COCO_LT/fcos_R_50_FPN_1x",
+        "COCO_LT/fcos_R_50_FPN_1x_bofl",
+    }
+
+
 def test_the_docstrings_of_configs_name_the_tables_of_the_records():
     for file in FILES:
         docstring = ast.get_docstring(ast.parse((ROOT / "configs" / file).read_text())) or ""
