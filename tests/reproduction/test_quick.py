@@ -24,12 +24,12 @@ SAMPLE = {
     "fcos": "bofl/9/MNV2_bofl",
     "centernet": "bofl/12/eql_bg_50",
 }
-FEW = ["datasets.train.num_images=16", "datasets.test.num_images=4"]
+FEW = ("datasets.train.num_images=16", "datasets.test.num_images=4")
 LOSSES = ("cls_loss", "box_loss", "class_balance")
 
 
-def load(run):
-    return load_config(str(ROOT / f"configs/{run.config}.py"), run.all_overrides)
+def load(run, *more):
+    return load_config(str(ROOT / f"configs/{run.config}.py"), [*run.all_overrides, *more])
 
 
 def run_of(row):
@@ -59,13 +59,9 @@ def test_losses_detector_and_schedules_are_the_rows(run):
     assert not quick.train.init_checkpoint and not quick.train.get("init_classes")
 
 
-def step(run, datasets_root):
-    """One step of training; the losses by name."""
-    cfg = load(run)
-    for override in FEW:
-        key, _, value = override.partition("=")
-        node, name = cfg.datasets[key.split(".")[1]], key.rsplit(".", 1)[-1]
-        node[name] = int(value)
+def step(run):
+    """Build the model, train it for a step and let it detect."""
+    cfg = load(run, *FEW)
     model = instantiate(cfg.model)
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
@@ -91,7 +87,7 @@ def step(run, datasets_root):
 def test_a_step(detector, datasets_root):
     run = run_of(SAMPLE[detector])
     assert detector_of(run.config) == detector
-    step(run, datasets_root)
+    step(run)
 
 
 def test_the_sample_has_every_detector():
@@ -101,7 +97,7 @@ def test_the_sample_has_every_detector():
 @pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.rows[0])
 def test_a_step_of_every_run(run, datasets_root):
-    step(run, datasets_root)
+    step(run)
 
 
 def test_what_is_added():
