@@ -65,7 +65,8 @@ def test_what_broke_off_goes_on(root):
     (second,), _ = execute(root, run)
     assert second.status == "finished" and not (folder / "failure.json").exists()
     assert ["--resume" in call for call in calls(root, run)] == [False, True]
-    assert read_json(folder / "record.json")["resumed"] is True
+    record = read_json(folder / "record.json")
+    assert record["resumed"] is True and len(record["attempts"]) == 2
 
 
 def test_a_run_that_fails_does_not_end_the_others(root):

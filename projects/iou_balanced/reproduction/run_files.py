@@ -2,7 +2,7 @@
 
 Beside what the training writes:
 
-    started.json   the overrides it was started with, so that nothing else is resumed
+    started.json   the overrides it was started with, so that nothing else is resumed, and when
     output.txt     what it printed
     failure.json   why the last attempt ended, until one succeeds
     record.json    the finished run; written last, and at once

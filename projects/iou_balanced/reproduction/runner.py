@@ -66,33 +66,25 @@ def _run_one(run, output_dir, root, num_gpus, say) -> Outcome:
 
 
 def _run_locked(run, folder, output_dir, root, num_gpus, say, lock) -> Outcome:
-    if run.start is not None and not run.start.weights(output_dir).is_file():
-        return _failed(run, folder, f"it starts from {run.start.name}, which has not finished")
-    overrides = run.overrides_in(output_dir)
-    what = {"config": run.config, "overrides": overrides, "seed": run.seed}
-    started = files.read_json(folder / files.STARTED)
-    done = files.read_json(folder / files.RECORD)
+    what = {"config": run.config, "overrides": run.overrides_in(output_dir), "seed": run.seed}
+    outcome = _without_training(run, folder, output_dir, what)
+    if outcome is not None:
+        return outcome
     resumed = files.has_checkpoint(folder)
-    other = started is not None and {key: started.get(key) for key in what} != what
-    if other and (done or resumed):
-        return Outcome(
-            run,
-            "failed",
-            f"{folder} holds a run of other overrides (see its {files.STARTED}): move it away",
-        )
-    if done:
-        return Outcome(run, "was finished")
     words = command(run, output_dir, num_gpus=num_gpus, resume=resumed)
-    files.write_json(folder / files.STARTED, {**what, "time": files.now()})
+    git = git_commit(root)
+    before = (files.read_json(folder / files.STARTED) or {}).get("attempts", []) if resumed else []
+    attempts = [*before, {"started": files.now(), "git": git}]
+    files.write_json(folder / files.STARTED, {**what, "attempts": attempts})
     record = {
         "rows": rows_of_run(run),
         "profile": run.profile,
         **what,
         "command": words,
         "versions": versions(),
-        "git": git_commit(root),
+        "git": git,
         "hardware": hardware(num_gpus),
-        "started": files.now(),
+        "attempts": attempts,
         "resumed": resumed,
     }
     say(f"{run.name}: {'goes on' if resumed else 'starts'} ({', '.join(run.rows) or 'first'})")
@@ -100,16 +92,36 @@ def _run_locked(run, folder, output_dir, root, num_gpus, say, lock) -> Outcome:
     status, output = _train(words, folder, root, say, lock)
     if status:
         return _failed(run, folder, files.error_of(output))
+    return _finish(run, folder, record, round(time.monotonic() - begin, 1), output)
+
+
+def _without_training(run, folder, output_dir, what) -> Outcome | None:
+    """How it ends where nothing is to be trained: it has finished, or cannot go on."""
+    started = files.read_json(folder / files.STARTED)
+    finished = files.read_json(folder / files.RECORD) is not None
+    other = started is not None and {key: started.get(key) for key in what} != what
+    if other and (finished or files.has_checkpoint(folder)):
+        place = folder / files.STARTED
+        return Outcome(run, "failed", f"{folder} holds a run of other overrides, see {place.name}")
+    if finished:
+        return Outcome(run, "was finished")
+    if run.start is not None and not run.start.weights(output_dir).is_file():
+        return _failed(run, folder, f"it starts from {run.start.name}, which has not finished")
+    return None
+
+
+def _finish(run: Run, folder: Path, record: dict, seconds: float, output: str) -> Outcome:
+    """Write the record of a training that has ended."""
     found = files.read_metrics(folder)
     if found is None:
         return _failed(run, folder, "the training ended without an evaluation")
     iteration, metrics = found
-    record |= {"finished": files.now(), "seconds": round(time.monotonic() - begin, 1)}
+    record |= {"finished": files.now(), "seconds": seconds}
     record |= {"iteration": iteration, "metrics": metrics}
     record |= {"inference_seconds_per_image": files.read_inference_seconds(output)}
     files.write_json(folder / files.RECORD, record)
     (folder / files.FAILURE).unlink(missing_ok=True)
-    return Outcome(run, "finished", f"AP {_text(metrics['AP'])} in {record['seconds']:.0f} s")
+    return Outcome(run, "finished", f"AP {_text(metrics['AP'])} in {seconds:.0f} s")
 
 
 def _failed(run: Run, folder: Path, error: str) -> Outcome:
