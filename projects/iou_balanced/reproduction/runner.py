@@ -101,8 +101,12 @@ def _without_training(run, folder, output_dir, what) -> Outcome | None:
     finished = files.read_json(folder / files.RECORD) is not None
     other = started is not None and {key: started.get(key) for key in what} != what
     if other and (finished or files.has_checkpoint(folder)):
-        place = folder / files.STARTED
-        return Outcome(run, "failed", f"{folder} holds a run of other overrides, see {place.name}")
+        return Outcome(
+            run,
+            "failed",
+            f"{folder} holds a run of other overrides (its {files.STARTED} has them): move it "
+            "away, or give another output folder",
+        )
     if finished:
         return Outcome(run, "was finished")
     if run.start is not None and not run.start.weights(output_dir).is_file():
