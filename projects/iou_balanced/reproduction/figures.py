@@ -38,9 +38,12 @@ def draw_figure(
     """Draw the figure "iou/2" and write it.
 
     Args:
+        name: "iou/1" to "iou/4", "bofl/1" or "bofl/2".
         output: a PNG file; figures of several pictures write several, "NAME_a.png" and so on.
-        output_dir, profile: of the runs, for Figure 1 of IoU-balanced losses.
-        ground_truth, results: COCO JSON, and {name: COCO results JSON}, for Figures 3 and 4.
+        output_dir: of the runs, for Figure 1 of IoU-balanced losses.
+        profile: of these runs.
+        ground_truth: COCO JSON, for Figures 3 and 4.
+        results: {name: COCO results JSON}, for Figures 3 and 4.
         images: folder of the images, for Figure 4.
         image_ids: which images; by default the first four that have a detection to show.
         score: least score of a detection that Figure 4 shows; 0.2 is the paper's.

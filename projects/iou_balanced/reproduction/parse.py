@@ -51,7 +51,10 @@ def check_keys(item, where: str, required: Mapping, optional: Mapping | None) ->
     """See that a record is a mapping of these keys, and that each value is of its kind.
 
     Args:
-        optional: keys that may be missing; None where others may be there too.
+        item: the record.
+        where: its place, for messages.
+        required: {key: type}.
+        optional: {key: type} of keys that may be missing; None where others may be there too.
 
     Raises:
         RecordError: a key is missing, unknown, or of another kind.

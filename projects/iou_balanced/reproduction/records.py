@@ -202,7 +202,11 @@ def load_paper(file: Path) -> Paper:
 
 
 def _numbered(items: list, where: str, parse, *args) -> tuple:
-    """Parse each with its number in the message, and see that they count up from 1."""
+    """Parse each with its number in the message, and see that they count up from 1.
+
+    Raises:
+        RecordError: they do not.
+    """
     parsed = []
     for number, item in enumerate(items, start=1):
         check_keys(item, f"{where}{number}", {"number": int}, None)

@@ -68,6 +68,8 @@ def measure(
     """The mean of each metric over the seeds that have it.
 
     Args:
+        records: record.json of each seed.
+        metrics: their names, "AP" and so on.
         intervals: {metric: (low, high)}, as `read_intervals` gives them.
     """
     measured = {}

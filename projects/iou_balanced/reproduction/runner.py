@@ -39,6 +39,7 @@ def run_all(
     """Run each in turn, whatever becomes of the others.
 
     Args:
+        runs: in an order in which those that others start from come first.
         output_dir: where the runs' folders are, or will be.
         root: the folder of tools/ and configs/.
         num_gpus: processes of a training.

@@ -127,6 +127,7 @@ def command(run: Run, output_dir: Path, *, num_gpus: int = 1, resume: bool = Fal
     """Arguments of tools/train_net.py, and its name before them.
 
     Args:
+        run: the training.
         output_dir: of all runs.
         num_gpus: processes of the training.
         resume: go on with its checkpoint.
