@@ -64,7 +64,7 @@ setup(
     long_description_content_type="text/markdown",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
-    package_data={"iou_balanced": ["**/*.json", "**/*.csv", "py.typed"]},
+    package_data={"iou_balanced": ["**/*.json", "**/*.csv", "**/*.yaml", "py.typed"]},
     cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.10",
     # omegaconf: the cap of hydra-core, which Detectron2 needs; 2.4 words its errors otherwise.

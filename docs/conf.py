@@ -4,6 +4,7 @@ import re
 
 import iou_balanced
 import iou_balanced.evaluation
+import iou_balanced.reproduction
 
 project = "iou_balanced"
 author = "The iou_balanced contributors"
@@ -34,8 +35,9 @@ autodoc_inherit_docstrings = False
 napoleon_use_rtype = False
 
 # What __init__.py loads when it is first used, autodoc does not see before.
-for _name in iou_balanced.evaluation.__all__:
-    getattr(iou_balanced.evaluation, _name)
+for _package in (iou_balanced.evaluation, iou_balanced.reproduction):
+    for _name in _package.__all__:
+        getattr(_package, _name)
 
 nitpicky = True
 # Types of other projects, whose sites are not asked.

@@ -4,23 +4,27 @@ import pytest
 from detectron2.config import instantiate
 
 from iou_balanced.modeling import BalancedFastRCNNOutputLayers, BalancedGeneralizedRCNN
+from iou_balanced.reproduction import papers
 
 from .test_configs import load
 
-# File: depth, scale, class-agnostic boxes, eta, lam.
+# File: depth, scale, class-agnostic boxes. eta and lam are those of the records.
 FILES = {
-    "R_50_FPN_1x": (50, (800, 1333), False, None, None),
-    "R_101_FPN_1x": (101, (800, 1333), False, None, None),
-    "R_50_FPN_1x_600": (50, (600, 1000), True, None, None),
-    "R_50_FPN_1x_600_iou_balanced_cls": (50, (600, 1000), True, 1.3, None),
-    "R_50_FPN_1x_600_iou_balanced_loc": (50, (600, 1000), True, None, 1.5),
-    "R_50_FPN_1x_600_iou_balanced": (50, (600, 1000), True, 1.3, 1.5),
+    "R_50_FPN_1x": (50, (800, 1333), False),
+    "R_101_FPN_1x": (101, (800, 1333), False),
+    "R_50_FPN_1x_600": (50, (600, 1000), True),
+    "R_50_FPN_1x_600_iou_balanced_cls": (50, (600, 1000), True),
+    "R_50_FPN_1x_600_iou_balanced_loc": (50, (600, 1000), True),
+    "R_50_FPN_1x_600_iou_balanced": (50, (600, 1000), True),
 }
+LOSSES = {row.config: row.losses for row in papers()["iou"].rows}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_papers_settings(name):
-    depth, scale, agnostic, eta, lam = FILES[name]
+    depth, scale, agnostic = FILES[name]
+    losses = LOSSES[f"COCO/faster_rcnn_{name}"]
+    eta, lam = losses["cls_loss"].get("eta"), losses["box_loss"].get("lam")
     cfg = load(f"COCO/faster_rcnn_{name}.py")
     model = cfg.model
     assert model._target_ is BalancedGeneralizedRCNN

@@ -5,17 +5,21 @@ import re
 import pytest
 from detectron2.config import instantiate
 
+from iou_balanced.reproduction import find_table
+
 from .test_configs import ENDINGS, FILES, load
 
 RGB = ("RGB", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 MSRA = ("BGR", [103.53, 116.28, 123.675], [1.0, 1.0, 1.0])  # the stem's weights hold the deviation
-# Depth, stride of the bottleneck in its 1x1 convolution, pixels, weights, w_loc.
+# Depth, stride of the bottleneck in its 1x1 convolution, pixels, weights.
 BACKBONES = {
-    "R_18": (18, None, RGB, "torchvision://resnet18/IMAGENET1K_V1", "auto"),
-    "R_50": (50, True, MSRA, "detectron2://ImageNetPretrained/MSRA/R-50.pkl", 3.049),
-    "R_101": (101, True, MSRA, "detectron2://ImageNetPretrained/MSRA/R-101.pkl", 2.878),
-    "X_101_32x4d": (101, False, RGB, "timm://resnext101_32x4d.gluon_in1k", "auto"),
+    "R_18": (18, None, RGB, "torchvision://resnet18/IMAGENET1K_V1"),
+    "R_50": (50, True, MSRA, "detectron2://ImageNetPretrained/MSRA/R-50.pkl"),
+    "R_101": (101, True, MSRA, "detectron2://ImageNetPretrained/MSRA/R-101.pkl"),
+    "X_101_32x4d": (101, False, RGB, "timm://resnext101_32x4d.gluon_in1k"),
 }
+# Losses of Table 4's rows with both, by config: eta, lambda and w_loc of the ablations are theirs.
+LOSSES = {row.config: row.losses for row in find_table("iou/4").rows}
 RETINANET = re.compile(
     rf"COCO/retinanet_(?P<backbone>{'|'.join(BACKBONES)})_FPN_1x(?P<ablation>_600)?"
     r"(?P<losses>_iou_balanced(_cls|_loc)?)?(_test_dev)?\.py"
@@ -33,7 +37,8 @@ def test_the_papers_configs_are_all_there():
 @pytest.mark.parametrize(("file", "parts"), PAPER, ids=[file for file, _ in PAPER])
 def test_the_papers_settings(file, parts):
     cfg = load(file)
-    depth, stride_in_1x1, (order, mean, std), weights, w_loc = BACKBONES[parts["backbone"]]
+    depth, stride_in_1x1, (order, mean, std), weights = BACKBONES[parts["backbone"]]
+    both = LOSSES[f"COCO/retinanet_{parts['backbone']}_FPN_1x_iou_balanced"]
 
     bottom_up = cfg.model.backbone.bottom_up
     assert bottom_up.stages.depth == depth and bottom_up.freeze_at == 2
@@ -44,12 +49,14 @@ def test_the_papers_settings(file, parts):
     assert cfg.train.init_checkpoint == weights
     assert (cfg.model.input_format, cfg.model.pixel_mean, cfg.model.pixel_std) == (order, mean, std)
 
-    eta = 1.5 if parts["losses"] in ("_iou_balanced", "_iou_balanced_cls") else None
-    lam = 1.5 if parts["losses"] in ("_iou_balanced", "_iou_balanced_loc") else None
+    has_cls = parts["losses"] in ("_iou_balanced", "_iou_balanced_cls")
+    has_loc = parts["losses"] in ("_iou_balanced", "_iou_balanced_loc")
+    eta = both["cls_loss"]["eta"] if has_cls else None
+    lam = both["box_loss"]["lam"] if has_loc else None
     cls_loss, box_loss = cfg.model.cls_loss, cfg.model.box_loss
     assert (cls_loss.alpha, cls_loss.gamma, cls_loss.get("eta")) == (0.25, 2.0, eta)
     assert (box_loss.beta, box_loss.get("lam")) == (0.11, lam)
-    assert box_loss.get("weight") == (w_loc if lam else None)
+    assert box_loss.get("weight") == (both["box_loss"]["weight"] if has_loc else None)
     assert not box_loss.get("normalize")  # Eq. 6, not Eq. 7
 
     scale = (600, 1000) if parts["ablation"] else (800, 1333)

@@ -33,6 +33,8 @@ RULES = {
         "modeling",
     },
     "train_net": {"detectron2", "engine"},
+    # Its trainings are processes of their own: it needs no engine.
+    "reproduction": {"detectron2", "backbones", "evaluation", "files", "losses"},
 }
 # Libraries that rooms which may import Detectron2 may import too; it requires them itself.
 WITH_DETECTRON2 = {

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("configs", "reproduction")
+BEGIN, END = "<!-- configs: begin -->", "<!-- configs: end -->"
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,8 @@ def rows(tool):
         ),
         (
             "COCO/retinanet_R_50_FPN_1x_600_iou_balanced_loc",
-            "RetinaNet R-50|COCO 2017 train / val|[600, 1000]|-|1.5|3.049|-|12 epochs|Table 2",
+            "RetinaNet R-50|COCO 2017 train / val|[600, 1000]|-|1.5|3.049|-|12 epochs"
+            "|Tables 2 and 3",
         ),
         (
             "COCO/retinanet_X_101_32x4d_FPN_1x_iou_balanced_test_dev",
@@ -123,7 +126,7 @@ def test_a_person_would_sort_them_so(tool):
 
 def test_write_and_check(tool, tmp_path, capsys):
     file = tmp_path / "page.md"
-    file.write_text(f"# Title\n{tool.BEGIN}\nold\n{tool.END}\n\nThe end, with ä.\n", "utf-8")
+    file.write_text(f"# Title\n{BEGIN}\nold\n{END}\n\nThe end, with ä.\n", "utf-8")
     with pytest.raises(SystemExit) as stale:
         tool.main(["--check", str(file)])
     # A message as the code of sys.exit is printed as one line, with exit status 1.
@@ -132,7 +135,7 @@ def test_write_and_check(tool, tmp_path, capsys):
 
     tool.main(["--write", str(file)])
     assert file.read_text("utf-8") == (
-        f"# Title\n{tool.BEGIN}\n\n{tool.table()}\n\n{tool.END}\n\nThe end, with ä.\n"
+        f"# Title\n{BEGIN}\n\n{tool.table()}\n\n{END}\n\nThe end, with ä.\n"
     )
     tool.main(["--check", str(file)])
     before = file.stat().st_mtime_ns
@@ -144,7 +147,7 @@ def test_write_and_check(tool, tmp_path, capsys):
 @pytest.mark.parametrize("text", ["nothing", "{begin}\n", "{end}\n{begin}\n", "{begin}\n" * 2])
 def test_a_file_without_the_markers_is_refused(tool, tmp_path, text):
     file = tmp_path / "page.md"
-    file.write_text(text.format(begin=tool.BEGIN, end=tool.END))
+    file.write_text(text.format(begin=BEGIN, end=END))
     for flag in ("--check", "--write"):
         with pytest.raises(SystemExit, match="Expected one line <!-- configs: begin -->"):
             tool.main([flag, str(file)])
@@ -155,5 +158,11 @@ def test_a_missing_file_is_one_line(tool, tmp_path):
         tool.main(["--check", str(tmp_path / "none.md")])
 
 
-def test_the_page_is_up_to_date(tool):
-    tool.main(["--check", str(ROOT / "docs/configs.md")])
+@pytest.mark.parametrize("page", PAGES)
+def test_the_page_is_up_to_date(tool, page):
+    tool.main(["--check", str(ROOT / f"docs/{page}.md")])
+
+
+def test_every_table_is_on_a_page(tool):
+    text = "".join((ROOT / f"docs/{page}.md").read_text("utf-8") for page in PAGES)
+    assert [text.count(tool.BEGIN.format(name)) for name in tool.BLOCKS] == [1] * len(tool.BLOCKS)

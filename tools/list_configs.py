@@ -4,10 +4,11 @@
 tools/list_configs.py                         prints it
 tools/list_configs.py --write docs/configs.md  puts it between the two marker lines
 tools/list_configs.py --check docs/configs.md  exits 1 where the file's table is another one
+
+--write and --check fill the tables of docs/reproduction.md too, from the records of the papers.
 """
 
 import argparse
-import ast
 import re
 import sys
 from pathlib import Path
@@ -15,8 +16,10 @@ from pathlib import Path
 from detectron2.config import LazyConfig
 from omegaconf import DictConfig, OmegaConf
 
+from iou_balanced.reproduction import markdown
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-BEGIN, END = "<!-- configs: begin -->", "<!-- configs: end -->"
+BEGIN, END = "<!-- {}: begin -->", "<!-- {}: end -->"
 HEADER = (
     "Config",
     "Model",
@@ -38,7 +41,6 @@ TRAIN_IMAGES = {
 }
 COCO_TRAIN_WITH_EMPTY = 118_287  # where filter_empty is off
 DATA_NAMES = {"cityscapes": "Cityscapes", "voc": "VOC", "coco_lt": "COCO-LT"}
-SECOND_PAPER = "Balance-Oriented Focal Loss"
 
 
 def describe(file: Path) -> tuple[str, ...]:
@@ -56,7 +58,7 @@ def describe(file: Path) -> tuple[str, ...]:
         _weight(box_loss),
         _class_weights(losses.get("class_balance")),
         _schedule(cfg),
-        _tables(file),
+        markdown.tables_of_config(_path(file)),
     )
     return tuple("-" if cell is None else str(cell) for cell in cells)
 
@@ -171,15 +173,6 @@ def _schedule(cfg: DictConfig) -> str:
     return f"{epochs:.3g} epochs"
 
 
-def _tables(file: Path) -> str | None:
-    """The tables of the paper that the docstring names, as it names them; whose, if BOFL's."""
-    docstring = ast.get_docstring(ast.parse(file.read_text())) or ""
-    found = re.search(r"\bTables? \d+(?:(?:, | and )\d+)*", docstring)
-    if not found:
-        return None
-    return f"{found[0]} (BOFL)" if SECOND_PAPER.lower() in docstring.lower() else found[0]
-
-
 def _order(file: Path) -> list:
     """As a person sorts: R_18 before R_101, a baseline before its variants."""
     parts = re.split(r"(\d+)", str(file.relative_to(CONFIGS).with_suffix("")))
@@ -194,18 +187,42 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def replace(text: str, new: str) -> str:
-    """`text` with `new` between the marker lines.
+# What stands between the marker lines of each name.
+BLOCKS = {
+    "configs": lambda: table(),
+    "iou": lambda: markdown.paper_tables("iou"),
+    "bofl": lambda: markdown.paper_tables("bofl"),
+    "figures": markdown.figures,
+    "variants": markdown.variants,
+}
+
+
+def fill(text: str) -> str:
+    """`text` with the tables of today between its marker lines.
+
+    Raises:
+        ValueError: it has none, or those of a table are not one pair.
+    """
+    lines = text.split("\n")
+    names = [name for name in BLOCKS if {x.format(name) for x in (BEGIN, END)} & set(lines)]
+    for name in names or ["configs"]:
+        text = replace(text, name)
+    return text
+
+
+def replace(text: str, name: str) -> str:
+    """`text` with the table of that name between its marker lines.
 
     Raises:
         ValueError: the markers are missing, or there is more than one pair.
     """
+    begin, end = BEGIN.format(name), END.format(name)
     lines = text.split("\n")
-    if lines.count(BEGIN) != 1 or lines.count(END) != 1 or lines.index(BEGIN) > lines.index(END):
-        raise ValueError(f"Expected one line {BEGIN} and after it one line {END}")
+    if lines.count(begin) != 1 or lines.count(end) != 1 or lines.index(begin) > lines.index(end):
+        raise ValueError(f"Expected one line {begin} and after it one line {end}")
     # A blank line on either side, or Markdown takes the comment and the table for one block.
-    middle = ["", new, ""]
-    return "\n".join([*lines[: lines.index(BEGIN) + 1], *middle, *lines[lines.index(END) :]])
+    middle = ["", BLOCKS[name](), ""]
+    return "\n".join([*lines[: lines.index(begin) + 1], *middle, *lines[lines.index(end) :]])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -222,14 +239,14 @@ def main(argv: list[str] | None = None) -> None:
         return
     try:
         text = file.read_text(encoding="utf-8")
-        new = replace(text, table())
+        new = fill(text)
     except (OSError, ValueError) as e:
         sys.exit(f"{file}: {e}")
     if args.write:
         if new != text:
             file.write_text(new, encoding="utf-8")
     elif new != text:
-        sys.exit(f"{file}: the table of configs is stale; tools/list_configs.py --write {file}")
+        sys.exit(f"{file}: a table is stale; tools/list_configs.py --write {file}")
 
 
 if __name__ == "__main__":

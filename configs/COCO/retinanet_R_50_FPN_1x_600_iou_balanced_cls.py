@@ -1,4 +1,4 @@
-"""retinanet_R_50_FPN_1x_600 with the IoU-balanced classification loss only (Table 2)."""
+"""retinanet_R_50_FPN_1x_600 with the IoU-balanced classification loss only (Tables 2 and 3)."""
 
 from iou_balanced import balance
 

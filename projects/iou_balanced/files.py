@@ -1,8 +1,9 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and locks between processes."""
 
+import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -34,3 +35,32 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO], None], *, mo
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+@contextlib.contextmanager
+def exclusive_lock(path: str | os.PathLike) -> Iterator[int | None]:
+    """Hold the lock `path`, unless another process does.
+
+    The lock ends with the processes that have the file open, however they end. One that is started
+    in the block takes part in it where it gets the descriptor (`pass_fds`).
+
+    Args:
+        path: a file of its own, which is made where missing and stays; its folder too.
+
+    Yields:
+        The file's descriptor, or None where another process holds the lock.
+    """
+    import fcntl  # not on Windows
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+        else:
+            yield descriptor
+    finally:
+        os.close(descriptor)

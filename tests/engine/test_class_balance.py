@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from iou_balanced.losses import (
     Equalization,
     inverse_frequency_weights,
 )
+from iou_balanced.reproduction import papers
 
 from .helpers import ROOT, TINY, make_args, read_metrics
 
@@ -38,19 +38,21 @@ SCHEDULE = [
 ]
 
 
-def rows_of_the_page():
-    """{row: overrides} of the table that lists them."""
-    text = (ROOT / "docs/reproduction.md").read_text("utf-8")
-    table = text.split("| row | on | overrides |\n|---|---|---|\n")[1].split("\n\n")[0]
-    rows = {}
-    for line in table.splitlines():
-        row, on, overrides = (cell.strip() for cell in line.strip("|").split("|"))
-        for i, group in enumerate(re.findall("`([^`]+)`", overrides)):
-            rows[f"{row} {i}"] = (on, group.replace("CB.", f"{CB}.").split())
+def rows_of_the_records():
+    """{row: (whose config, overrides)}; of rows that override the same keys the first one."""
+    rows, seen = {}, []
+    for row in papers()["bofl"].rows:
+        keys = {x if "_target_" in x else x.partition("=")[0] for x in row.overrides}
+        if keys and keys not in seen:
+            seen.append(keys)
+            is_balance = all(x.startswith(CB) for x in row.overrides)
+            rows[row.id] = ("bofl" if is_balance else "centernet", list(row.overrides))
+    for variant in papers()["bofl"].variants:
+        rows[variant.name] = (variant.base, list(variant.overrides))
     return rows
 
 
-ROWS = rows_of_the_page()
+ROWS = rows_of_the_records()
 
 
 def train(folder, *opts, config=BOFL, **kwargs):
@@ -134,19 +136,19 @@ class TestResume:
         assert counts_of(run).instances != json.loads(before)["classes"]
 
 
-def test_the_readme_has_the_rows():
+def test_the_records_have_the_rows():
     assert len(ROWS) >= 20
-    assert {on for on, _ in ROWS.values()} == {"`_bofl`", "baseline", "CenterNet's"}
+    assert {base for base, _ in ROWS.values()} == {"bofl", "baseline", "centernet"}
 
 
 def belongs(row, detector, is_bofl):
     """CenterNet's classification loss is of another kind, and has overrides of its own."""
-    on, overrides = ROWS[row]
-    if on == "CenterNet's":
+    base, overrides = ROWS[row]
+    if base == "centernet":
         return detector == "centernet"
     if detector == "centernet" and any(x.startswith("model.cls_loss") for x in overrides):
         return False
-    return (on == "`_bofl`") == is_bofl
+    return (base == "bofl") == is_bofl
 
 
 CASES = [
@@ -159,15 +161,20 @@ CASES = [
 
 
 @pytest.mark.parametrize(("row", "detector", "is_bofl"), CASES)
-def test_rows_of_the_readme(row, detector, is_bofl, tmp_path):
+def test_rows_of_the_records(row, detector, is_bofl, tmp_path):
     """They train, and change what they say."""
     _, overrides = ROWS[row]
     config = FCOS_BOFL.replace("fcos", detector)
     config = config if is_bofl else config.replace("_bofl", "")
     model = instantiate(load_config(config, overrides).model)
     if is_bofl:
-        kinds = {"CBL": ClassBalanced, "EQL": Equalization}
-        assert type(model.class_balance) is kinds.get(row[:3], BalanceOriented)
+        kinds = {cls.__name__: cls for cls in (ClassBalanced, Equalization)}
+        named = [
+            cls
+            for name, cls in kinds.items()
+            if f"{CB}._target_" in str(overrides) and name in str(overrides)
+        ]
+        assert [type(model.class_balance)] == (named or [BalanceOriented])
     else:
         assert model.class_balance is None
     # By name and value, but for a prior, which is a bias.

@@ -28,11 +28,10 @@ IN_IMAGES = [torch.tensor([0, 75, 75]), torch.tensor([0, 12])]
 detectors = pytest.mark.parametrize("detector", ["centernet_MNV2_140e", "fcos_R_50_FPN_1x"])
 
 
-def overrides_of(row, number=0):
-    """Of the row of docs/reproduction.md whose name starts so; a row may have several."""
-    found = [value for name, value in ROWS.items() if name.startswith(row)]
-    on, overrides = found[number]
-    assert on == "`_bofl`"
+def overrides_of(row):
+    """Of the record of a row, or of a variant."""
+    base, overrides = ROWS[row]
+    assert base == "bofl"
     return overrides
 
 
@@ -67,13 +66,17 @@ def element_weights(cfg, class_balance):
 
 
 @detectors
-@pytest.mark.parametrize(("number", "background"), [(0, 1.0), (1, 0.5)], ids=["EQL", "bg. 50%"])
-def test_equalization(detector, number, background):
+@pytest.mark.parametrize(
+    ("row", "background"),
+    [("bofl/10/eql", 1.0), ("bofl/12/eql_bg_50", 0.5)],
+    ids=["EQL", "bg. 50%"],
+)
+def test_equalization(detector, row, background):
     """The file's intensity of 5% is BOFL's alone: the tail is not pushed by other classes at all.
 
     Not by positives of other classes; by background with all its weight, or half of it.
     """
-    cfg, class_balance = load(detector, overrides_of("EQL", number))
+    cfg, class_balance = load(detector, overrides_of(row))
     assert type(class_balance) is Equalization and class_balance.tail_ratio == 0.0867
     assert "intensity" not in cfg.model.class_balance and class_balance.schedule is None
     expected = torch.ones(3, K)
@@ -105,10 +108,10 @@ def test_balance_oriented(detector, intensity):
 @pytest.mark.parametrize(
     ("row", "alpha", "per_sample"),
     [
-        ("CBL (Table 10)", EFFECTIVE, True),
-        ("CBL + linear 0", EFFECTIVE, True),
-        ("CBL + linear + approx. 0", ALPHA, True),
-        ("CBL + linear + approx. + class-wise", ALPHA, False),
+        ("bofl/10/cbl", EFFECTIVE, True),
+        ("bofl/10/cbl_linear", EFFECTIVE, True),
+        ("bofl/10/cbl_approx", ALPHA, True),
+        ("bofl/10/cbl_class_wise", ALPHA, False),
     ],
 )
 def test_class_balanced(row, alpha, per_sample, detector):

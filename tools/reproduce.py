@@ -1,0 +1,221 @@
+#!/usr/bin/env python
+"""The tables and figures of both papers: what they report, how to train it, and what came out.
+
+tools/reproduce.py list                             the tables and figures
+tools/reproduce.py show bofl/10                     rows, commands and published numbers
+tools/reproduce.py run bofl/10 --rows baseline eql  trains what has not run or has broken off
+tools/reproduce.py run bofl/10 --profile quick      the same on digits and a CPU, minutes a run
+tools/reproduce.py report bofl/10                   published numbers and ours
+tools/reproduce.py figure iou/2 --output norms.png  a figure; some need runs or result files
+
+A run lies in OUTPUT_DIR/profile/config/overrides/seed; rows that are the same run share it. One
+that finished has record.json: overrides, versions, commit, hardware, seed and metrics. Several
+processes may run the same tables in one folder: each takes the runs that no other has.
+"""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from iou_balanced.files import write_atomically
+from iou_balanced.reproduction import (
+    RecordError,
+    all_tables,
+    as_record,
+    command,
+    draw_figure,
+    find_table,
+    format_report,
+    papers,
+    plan_runs,
+    report_rows,
+    run_all,
+)
+from iou_balanced.reproduction.records import Row, Table
+from iou_balanced.reproduction.runs import PROFILES, quote
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULT_OUTPUT = Path("output/reproduction")
+
+
+def list_records() -> None:
+    """Print a line for each table and figure."""
+    for paper in papers().values():
+        print(f"{paper.title} ({paper.source})")
+        for table in paper.tables:
+            rows = len([row for row in table.rows if row.config])
+            cited = len(table.rows) - rows
+            count = f"{rows} rows" + (f" and {cited} cited" if cited else "")
+            print(f"  {table.id:8} p. {table.page:<3}{table.caption} ({table.data}, {count})")
+        for figure in paper.figures:
+            kind = {"losses": "no training", "runs": f"runs of {figure.table}"}
+            needs = kind.get(figure.drawn_from, "result files")
+            print(f"  figure {figure.id:8} p. {figure.page:<3}{figure.caption} (from {needs})")
+
+
+def show(table: Table, profile: str, output_dir: Path) -> None:
+    """Print the rows of a table, and the command of each."""
+    print(f"Table {table.number}, page {table.page}: {table.caption}. On {table.data}.")
+    for row in table.rows:
+        numbers = zip(table.columns, row.published.values(), strict=True)
+        print(f"\n{row.short_id}: {row.name}")
+        print("  published: " + ", ".join(f"{column} {value:.1f}" for column, value in numbers))
+        if row.config is None:
+            print(f"  cited: {row.cited}; not trained here")
+            continue
+        for run in plan_runs([row], profile=profile):
+            print(f"  {shlex.join(command(run, output_dir))}")
+        if row.test_dev and profile == "full":
+            weights = f"train.init_checkpoint={quote(str(run.weights(output_dir)))}"
+            words = ["tools/train_net.py", "--config-file", f"configs/{row.test_dev}.py"]
+            print(f"  {shlex.join([*words, '--eval-only', weights])}")
+
+
+def chosen_rows(names: list[str], short_ids: list[str] | None) -> list[Row]:
+    """The rows of these tables ("all": of every table), or some of them.
+
+    Raises:
+        RecordError: there is no such table or row.
+    """
+    tables = all_tables() if names == ["all"] else [find_table(name) for name in names]
+    if short_ids is None:
+        return [row for table in tables for row in table.rows]
+    if len(tables) != 1:
+        raise RecordError("--rows are those of one table: name one")
+    return [tables[0].row(short_id) for short_id in short_ids]
+
+
+def run(args) -> int:
+    """Run the rows; 1 where one has failed."""
+    rows = chosen_rows(args.tables, args.rows)
+    runs = plan_runs(rows, profile=args.profile, seeds=args.seeds)
+    for row in rows:
+        if row.config is None:
+            print(f"{row.id}: cited ({row.cited}); not trained here")
+    if args.dry_run:
+        for one in runs:
+            words = command(one, args.output_dir, num_gpus=args.num_gpus)
+            print(shlex.join(words))
+        return 0
+    for overrides in {one.profile_overrides: None for one in runs if one.profile_overrides}:
+        print(f"Overrides of the profile {args.profile}:\n  " + "\n  ".join(overrides))
+    outcomes = run_all(
+        runs,
+        output_dir=args.output_dir,
+        root=ROOT,
+        num_gpus=args.num_gpus,
+        say=lambda line: print(line, flush=True),
+    )
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    left = [outcome for outcome in outcomes if outcome.status == "left"]
+    done = len(outcomes) - len(failed) - len(left)
+    print(f"{done} of {len(outcomes)} runs have finished, {len(failed)} failed.")
+    for outcome in [*left, *failed]:
+        rows = ", ".join(outcome.run.rows) or "a run that others start from"
+        print(f"  {outcome.status}: {outcome.run.name} ({rows}): {outcome.message}")
+    return 1 if failed else 0
+
+
+def report(args) -> None:
+    """Print the report of each table, and write the record of one."""
+    tables = all_tables() if args.tables in ([], ["all"]) else list(map(find_table, args.tables))
+    if args.json and len(tables) != 1:
+        raise RecordError("--json holds the report of one table: name one")
+    for table in tables:
+        rows = report_rows(table, output_dir=args.output_dir, profile=args.profile)
+        print(format_report(table, rows, profile=args.profile) + "\n")
+        if args.json:
+            text = json.dumps(as_record(table, rows, profile=args.profile), indent=2) + "\n"
+            write_atomically(args.json, lambda f, text=text: f.write(text))
+
+
+def figure(args) -> None:
+    """Draw a figure, and print the names of its files."""
+    values = vars(args)
+    keys = ("output_dir", "profile", "ground_truth", "images", "image_ids", "score")
+    results = dict(map(named_file, args.results))
+    if len(results) != len(args.results):
+        raise RecordError("--results has a name twice")
+    for path in draw_figure(
+        args.name, args.output, results=results, **{key: values[key] for key in keys}
+    ):
+        print(path)
+
+
+def named_file(text: str) -> tuple[str, Path]:
+    """Split "name=file.json".
+
+    Raises:
+        RecordError: there is no name or no file.
+    """
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise RecordError(f"--results {text}: give name=file.json")
+    return name, Path(file)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list", help="the tables and figures")
+    for name, help_text in (
+        ("show", "rows, commands and published numbers of a table"),
+        ("run", "train what has not run"),
+        ("report", "published numbers and ours"),
+        ("figure", "draw a figure"),
+    ):
+        sub = commands.add_parser(name, help=help_text)
+        if name == "figure":
+            sub.add_argument("name", metavar="FIGURE", help="for example iou/2")
+            sub.add_argument("--output", type=Path, required=True, metavar="PNG")
+            sub.add_argument("--ground-truth", type=Path, metavar="JSON", help="in COCO's format")
+            sub.add_argument("--results", nargs="+", default=[], metavar="NAME=JSON")
+            sub.add_argument("--images", type=Path, metavar="DIR")
+            sub.add_argument("--image-ids", type=int, nargs="+", default=[], metavar="ID")
+            sub.add_argument("--score", type=float, default=0.2, help="least one that is drawn")
+        else:
+            number = {"show": "+", "run": "+", "report": "*"}[name]
+            sub.add_argument("tables", nargs=number, metavar="TABLE", help="bofl/10, or all")
+        if name == "run":
+            sub.add_argument("--rows", nargs="+", metavar="ROW", help="of one table; default: all")
+            sub.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds 0 to N - 1")
+            sub.add_argument("--num-gpus", type=int, default=1, metavar="N")
+            sub.add_argument("--dry-run", action="store_true", help="print the commands only")
+        if name == "report":
+            help_text = "write it as a record of benchmarks/records"
+            sub.add_argument("--json", type=Path, metavar="FILE", help=help_text)
+        sub.add_argument("--profile", choices=PROFILES, default="full")
+        sub.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, metavar="DIR")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = make_parser().parse_args(argv)
+    try:
+        if args.command == "list":
+            list_records()
+        elif args.command == "show":
+            for table in all_tables() if args.tables == ["all"] else map(find_table, args.tables):
+                show(table, args.profile, args.output_dir)
+        elif args.command == "run":
+            return run(args)
+        elif args.command == "report":
+            report(args)
+        else:
+            figure(args)
+    except (RecordError, OSError, ImportError) as e:
+        sys.exit(f"error: {e}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; run again to go on")
+    return 0
+
+
+if __name__ == "__main__":
+    # A training that was started here ends with this process.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM; run again to go on"))
+    sys.exit(main())
