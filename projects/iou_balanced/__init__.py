@@ -1,11 +1,12 @@
 """IoU-balanced losses for Detectron2. Importing this package imports nothing heavy.
 
-`iou_balanced.balance` is loaded when it is first used, because it needs Detectron2.
+`iou_balanced.balance` and `iou_balanced.Predictor` are loaded when they are first used, because they
+need Detectron2.
 """
 
 __version__ = "0.2.0"
 
-__all__ = ["__version__", "balance"]
+__all__ = ["Predictor", "__version__", "balance"]
 
 
 def __getattr__(name):
@@ -13,4 +14,8 @@ def __getattr__(name):
         from iou_balanced.modeling import balance
 
         return balance
+    if name == "Predictor":
+        from iou_balanced.inference import Predictor
+
+        return Predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
