@@ -13,6 +13,8 @@ EXTRAS = {
     "demo": ["scikit-learn", "matplotlib"],
     "fast-eval": ["faster-coco-eval"],
     "timm": ["timm"],
+    "export": ["onnx>=1.16", "onnxruntime>=1.17"],
+    "video": ["av>=12"],
     "docs": ["sphinx", "myst-parser", "furo"],
     "dev": [
         "pytest",
@@ -21,6 +23,9 @@ EXTRAS = {
         "cityscapesScripts",
         "faster-coco-eval",
         "timm",
+        "onnx",
+        "onnxruntime",
+        "av",
         "scikit-learn",
         "matplotlib",
     ],

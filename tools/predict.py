@@ -35,11 +35,18 @@ def parse_args(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace files in an output folder that has some"
     )
-    parser.add_argument("--score", type=float, default=0.3, help="lowest that is kept (%(default)s)")
+    parser.add_argument(
+        "--score", type=float, default=0.3, help="lowest that is kept (%(default)s)"
+    )
     parser.add_argument("--batch", type=int, default=1, help="images at once (%(default)s)")
     parser.add_argument("--device", help="such as cpu or cuda:1; a GPU by default, if there is one")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="16 bits by autocast"
+    )
+    parser.add_argument(
+        "--pixel-range",
+        metavar="LOW,HIGH",
+        help='for images of more than 8 bits, which are refused else; or "image"',
     )
     parser.add_argument("--no-draw", action="store_true", help="write no pictures")
     parser.add_argument(
@@ -65,6 +72,9 @@ def main() -> int:
             score_thresh=args.score,
             batch_size=args.batch,
             precision=args.precision,
+            pixel_range=args.pixel_range
+            if args.pixel_range in (None, "image")
+            else args.pixel_range.split(","),
             overrides=overrides,
         )
         summary = predict_files(

@@ -1,7 +1,7 @@
 """IoU-balanced losses for Detectron2. Importing this package imports nothing heavy.
 
-`iou_balanced.balance` and `iou_balanced.Predictor` are loaded when they are first used, because they
-need Detectron2.
+`iou_balanced.balance` and `iou_balanced.Predictor` are loaded when they are first used, because
+they need Detectron2.
 """
 
 __version__ = "0.2.0"

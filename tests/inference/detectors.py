@@ -50,9 +50,11 @@ def zoo_config(name: str):
     stages = bottom_up.stages
     stages.norm = bottom_up.stem.norm = "BN"
     cfg.model.roi_heads.num_classes = 10
-    predictors = cfg.model.roi_heads.box_predictors if "box_predictors" in cfg.model.roi_heads else [
-        cfg.model.roi_heads.box_predictor
-    ]
+    predictors = (
+        cfg.model.roi_heads.box_predictors
+        if "box_predictors" in cfg.model.roi_heads
+        else [cfg.model.roi_heads.box_predictor]
+    )
     for predictor in predictors:
         predictor.test_score_thresh = 0.0
     return cfg

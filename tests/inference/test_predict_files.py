@@ -70,7 +70,7 @@ def test_what_is_written(predict, predictor, tmp_path, capsys):
     for i, file in enumerate(files, start=1):
         x = predictor(file)["instances"]
         x = x[x.scores >= 0.2]
-        assert 0 < len(x)
+        assert len(x) > 0
         for box, score, index in zip(
             x.pred_boxes.tensor.tolist(), x.scores.tolist(), x.pred_classes.tolist(), strict=True
         ):

@@ -66,7 +66,10 @@ def test_predictions_are_those_of_the_test_loader(name, tmp_path, datasets_root)
 
 @pytest.mark.parametrize(
     "name",
-    ["COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py", "Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml"],
+    [
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py",
+        "Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml",
+    ],
 )
 def test_stock_detectors(name, tmp_path):
     if name.endswith(".py"):
@@ -172,7 +175,9 @@ def test_score_threshold_and_overrides(retinanet, tmp_path):
     assert torch.equal(found, scores[scores >= middle]) and 0 < len(found) < len(scores)
     few = Predictor(*retinanet, device="cpu", overrides=["model.max_detections_per_image=3"])
     assert len(few(file)["instances"]) == 3
-    assert retinanet[0].model.get("max_detections_per_image", 100) == 100  # the caller's config is as it was
+    assert (
+        retinanet[0].model.get("max_detections_per_image", 100) == 100
+    )  # the caller's config is as it was
 
 
 def test_a_saved_config_and_a_file_are_configs_too(retinanet, tmp_path):

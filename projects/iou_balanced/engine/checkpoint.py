@@ -234,8 +234,7 @@ def _load(checkpointer: Checkpointer, path: str, key: str, way_out: str = "") ->
         raise
     except Exception as e:  # each path handler and file format fails in a way of its own
         raise UserError(
-            f"{key}{path} cannot be had ({type(e).__name__}: {e}). Give another file"
-            f"{way_out}"
+            f"{key}{path} cannot be had ({type(e).__name__}: {e}). Give another file{way_out}"
         ) from e
 
 

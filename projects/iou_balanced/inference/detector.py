@@ -64,6 +64,18 @@ def load_detector(
     return load(file, str(weights), device, overrides)
 
 
+def load_images(config, overrides: Sequence[str] = ()) -> InputImages:
+    """The test mapper of a config alone; see `load_detector`."""
+    from .lazy_detector import lazy_images, read_lazy
+    from .yaml_detector import read_yaml, yaml_images
+
+    if isinstance(config, (str, os.PathLike)):
+        config = find_config(config)
+    if isinstance(config, CfgNode) or (isinstance(config, str) and is_yacs(config)):
+        return yaml_images(read_yaml(config, overrides))
+    return lazy_images(read_lazy(config, overrides))
+
+
 def find_config(config: str | os.PathLike) -> str:
     """The path of a config file, which may be a name in Detectron2's model zoo.
 

@@ -9,8 +9,9 @@ import torch
 from detectron2.data import detection_utils
 from PIL import Image
 
-from iou_balanced.data.image_reading import NamedErrors, install_reader
+from iou_balanced.data.image_reading import NamedErrors, install_reader, set_pixel_range
 from iou_balanced.engine import UserError
+from iou_balanced.formats.image_files import check_pixel_range
 
 ORDERS = ("BGR", "RGB")
 
@@ -20,10 +21,16 @@ class InputImages:
 
     Args:
         mapper: of the config's test loader, from a dict with "file_name" to the model's input.
+        pixel_range: how files of more than 8 bits are scaled, as of the functions that register
+            data sets; None refuses them.
+
+    Raises:
+        ValueError: a bad `pixel_range`.
     """
 
-    def __init__(self, mapper: Callable[[dict], dict]):
+    def __init__(self, mapper: Callable[[dict], dict], pixel_range=None):
         install_reader()
+        self.pixel_range = check_pixel_range(pixel_range)
         self.mapper = mapper if isinstance(mapper, NamedErrors) else NamedErrors(mapper)
 
     @property
@@ -38,13 +45,14 @@ class InputImages:
         return None if found is None else list(getattr(found, "augs", [found]))
 
     def from_file(self, path: str | os.PathLike) -> dict:
-        """"image" (C, H, W) for the network; "height" and "width" of the image in the file.
+        """ "image" (C, H, W) for the network; "height" and "width" of the image in the file.
 
         The image is turned as EXIF says, as in training.
 
         Raises:
             ImageError: it cannot be read or used; names the file.
         """
+        set_pixel_range(os.path.dirname(path), self.pixel_range)
         return self.mapper({"file_name": str(path), "image_id": str(path)})
 
     def from_array(self, image: np.ndarray, order: str) -> dict:

@@ -9,10 +9,30 @@ from typing import NamedTuple
 from iou_balanced.engine import UserError
 
 IMAGES = frozenset(
-    ".avif .bmp .dib .gif .heic .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff "
-    ".webp".split()
+    [
+        ".avif",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".heic",
+        ".jfif",
+        ".jp2",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+        ".webp",
+    ]
 )
-VIDEOS = frozenset(".avi .m4v .mkv .mov .mp4 .mpeg .mpg .ogv .ts .webm .wmv".split())
+VIDEOS = frozenset(
+    [".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv"]
+)
 
 
 class Input(NamedTuple):

@@ -22,24 +22,35 @@ def load_lazy(
     config: str | DictConfig, weights: str, device: str, overrides: Sequence[str]
 ) -> Detector:
     """See `load_detector`."""
+    cfg = read_lazy(config, overrides)
+    check_device(torch.device(device), "device=")
+    register_weights_handler()
+    images = lazy_images(cfg)
+    model = instantiate_model(cfg).to(device).eval()
+    extra = load_trained(model, weights, key="weights=")
+    names = names_in(extra) or _names_of_data_sets(cfg)
+    return Detector(model, images, fitting(names, model), torch.device(device), model)
+
+
+def read_lazy(config: str | DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The config with the overrides; a loaded one is not modified."""
     if isinstance(config, str):
-        cfg = load_config(config, plain(overrides))
-    else:
-        cfg = apply_overrides(copy.deepcopy(config), plain(overrides))
+        return load_config(config, plain(overrides))
+    return apply_overrides(copy.deepcopy(config), plain(overrides))
+
+
+def lazy_images(cfg: DictConfig) -> InputImages:
+    """The config's test mapper, with the pixel_range of its test set."""
     mapper = OmegaConf.select(cfg, "dataloader.test.mapper")
     if mapper is None:
         raise UserError(
             "the config has no dataloader.test.mapper, which says how images are put into the "
             "model: give it one, as of Detectron2's common/data/coco.py"
         )
-    check_device(torch.device(device), "device=")
     check_canvas(cfg)
-    register_weights_handler()
-    images = InputImages(instantiate(mapper))
-    model = instantiate_model(cfg).to(device).eval()
-    extra = load_trained(model, weights, key="weights=")
-    names = names_in(extra) or _names_of_data_sets(cfg)
-    return Detector(model, images, fitting(names, model), torch.device(device), model)
+    data_set = OmegaConf.select(cfg, "dataloader.test.dataset.names")
+    is_call = isinstance(data_set, DictConfig)
+    return InputImages(instantiate(mapper), data_set.get("pixel_range") if is_call else None)
 
 
 def _names_of_data_sets(cfg: DictConfig) -> list[str] | None:

@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from iou_balanced.engine import UserError
+from iou_balanced.formats.image_files import check_pixel_range
+
 from .detector import Detector, load_detector
 from .input_images import check_order
 
@@ -35,6 +38,8 @@ class Predictor:
             them, and as Detectron2's DefaultPredictor takes them) or "RGB". Files and images of
             Pillow know their own.
         batch_size: images that run at once.
+        pixel_range: how files of more than 8 bits are scaled, (low, high) or "image"; by default as
+            the test set of a LazyConfig says, or else they are refused.
         precision: "float32", or "float16" or "bfloat16" for autocast.
         overrides: `key=value` for the config, as of tools/train_net.py.
 
@@ -58,6 +63,7 @@ class Predictor:
         image_format: str = "BGR",
         batch_size: int = 1,
         precision: str = "float32",
+        pixel_range=None,
         overrides: Sequence[str] = (),
     ):
         check_order(image_format, "image_format")
@@ -70,8 +76,15 @@ class Predictor:
             raise ValueError(f"Expected argument `batch_size` to be at least 1: {batch_size}")
         if not 0 <= score_thresh <= 1:
             raise ValueError(f"Expected argument `score_thresh` in [0, 1], but got {score_thresh}")
+        if precision != "float32" and is_onnx(weights):
+            raise ValueError(
+                f"Expected argument `precision` to be 'float32' with {weights}, but got "
+                f"{precision!r}: an .onnx file has the precision that it has"
+            )
         self._detector = _load(config, weights, device=device, overrides=overrides)
         self.images = self._detector.images
+        if pixel_range is not None:
+            self.images.pixel_range = check_pixel_range(pixel_range)
         self.score_thresh = score_thresh
         self.image_format = image_format
         self.batch_size = batch_size
@@ -156,13 +169,16 @@ class _Numbers:
         return f"class {index}"
 
 
+def is_onnx(weights: str | os.PathLike) -> bool:
+    """Whether it is an exported file, by its name."""
+    return Path(str(weights)).suffix == ".onnx"
+
+
 def _load(config, weights, *, device, overrides) -> Detector:
-    if Path(str(weights)).suffix == ".onnx":
+    if is_onnx(weights):
         from .onnx_detector import load_onnx
 
         return load_onnx(config, weights, device=device, overrides=overrides)
     if config is None:
-        from iou_balanced.engine import UserError
-
         raise UserError(f"weights {weights} need the config of their model")
     return load_detector(config, weights, device=device, overrides=overrides)

@@ -128,8 +128,11 @@ class Results:
             result["category_id"] = self.ids.category(index)
             self.detections.append(result)
             self._rows.append(
-                [image_id, image.file, "" if frame is None else frame, image.width, image.height]
-                + [self.class_names[index], result["category_id"], result["score"], *box, picture]
+                [
+                    *(image_id, image.file, "" if frame is None else frame),
+                    *(image.width, image.height, self.class_names[index], result["category_id"]),
+                    *(result["score"], *box, picture),
+                ]
             )
 
     def write(self, folder: Path) -> None:

@@ -27,14 +27,12 @@ def load_yaml(
     config: str | CfgNode, weights: str, device: str, overrides: Sequence[str]
 ) -> Detector:
     """See `load_detector`."""
-    cfg = _read(config) if isinstance(config, str) else config.clone()
-    cfg.defrost()
-    _override(cfg, plain(overrides))
+    cfg = read_yaml(config, overrides)
     check_device(torch.device(device), "device=")
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = device, weights
     cfg.freeze()
     register_weights_handler()
-    images = InputImages(mapper_of(cfg, is_train=False))
+    images = yaml_images(cfg)
     try:
         model = build_model(cfg).eval()
     except KeyError as e:
@@ -47,6 +45,19 @@ def load_yaml(
     candidates = [names_in(extra), *known]
     names = next((x for x in candidates if fitting(x, model)), None)
     return Detector(model, images, names, torch.device(device), model)
+
+
+def read_yaml(config: str | CfgNode, overrides: Sequence[str]) -> CfgNode:
+    """The config with the overrides, not frozen; a loaded one is not modified."""
+    cfg = _read(config) if isinstance(config, str) else config.clone()
+    cfg.defrost()
+    _override(cfg, plain(overrides))
+    return cfg
+
+
+def yaml_images(cfg: CfgNode) -> InputImages:
+    """The test mapper of `BalancedDefaultTrainer`."""
+    return InputImages(mapper_of(cfg, is_train=False))
 
 
 def _read(config_file: str) -> CfgNode:
