@@ -9,7 +9,9 @@ import torch
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.config import instantiate
+from detectron2.modeling import GeneralizedRCNN
 from PIL import Image
+from torch import nn
 
 from iou_balanced.data import CenterFit
 from iou_balanced.engine import load_config
@@ -64,7 +66,8 @@ def save_weights(cfg, file: Path, *, names=DIGITS) -> str:
     """Random weights, whose scores differ enough from each other to have an order."""
     torch.manual_seed(0)
     model = instantiate(cfg.model)
-    std = 0.03 if isinstance(model, SSD) else 0.2  # the softmax must not be 1
+    # A softmax must not be 1.
+    std = 0.03 if isinstance(model, (SSD, GeneralizedRCNN)) else 0.2
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "cls_score" in name or name.startswith("head.heatmap"):
@@ -73,11 +76,22 @@ def save_weights(cfg, file: Path, *, names=DIGITS) -> str:
                 p.fill_(3.0)  # CenterNet's, in cells
             if name == "head.bbox_pred.bias" and "ctrness" in str(model):
                 p.fill_(2.0)  # the distance from a point to its box's sides
+    calibrate(model)
     content = {"model": model.state_dict()}
     if names is not None:
         content["class_names"] = list(names)
     torch.save(content, file)
     return str(file)
+
+
+@torch.no_grad()
+def calibrate(model) -> None:
+    """Give the norms of the backbone the statistics of noise, as images are."""
+    for module in model.backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    images = 255 * torch.rand(2, 3, 128, 128)
+    model.backbone.train()((images - model.pixel_mean) / model.pixel_std)
 
 
 def write_images(folder: Path, *sizes: tuple[int, int]) -> list[Path]:

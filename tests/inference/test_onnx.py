@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import LazyCall as L
-from detectron2.config import instantiate
+from detectron2.config import get_cfg, instantiate
 from detectron2.data import transforms as T
-from detectron2.modeling import GeneralizedRCNN
+from detectron2.model_zoo import get_config_file
+from detectron2.modeling import GeneralizedRCNN, build_model
 from torch import nn
 
 from iou_balanced import Predictor
@@ -19,7 +20,16 @@ from iou_balanced.engine import UserError
 from iou_balanced.formats.image_files import ImageError
 from iou_balanced.inference import predict_files
 
-from .detectors import DIGITS, ROOT, SMALL, save_weights, small_config, write_images, zoo_config
+from .detectors import (
+    DIGITS,
+    ROOT,
+    SMALL,
+    calibrate,
+    save_weights,
+    small_config,
+    write_images,
+    zoo_config,
+)
 from .test_predictor import close
 
 onnx = pytest.importorskip("onnx")
@@ -160,10 +170,35 @@ def test_a_deformable_neck(tmp_path, monkeypatch):
 
 
 def test_masks_are_refused_with_the_way_out(tmp_path):
+    """Which gives a stock Faster R-CNN, whose images have different numbers of proposals."""
     cfg = zoo_config("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    cfg.dataloader.test.mapper.augmentations[0].short_edge_length = 96
     weights = save_weights(cfg, tmp_path / "model.pth")
     with pytest.raises(UserError, match=r"has masks.*model\.roi_heads\.mask_in_features=null"):
         export.export_onnx(cfg, weights, tmp_path / "model.onnx")
+    images = write_images(tmp_path / "check", *SIZES[:5])
+    boxes = ["model.roi_heads.mask_in_features=null"]
+    file = tmp_path / "model.onnx"
+    found = export.export_onnx(cfg, weights, file, images=images, overrides=boxes)
+    assert found.comparison.num_detections > 100 and found.input_shape[0] == 1
+
+
+def test_a_stock_cascade_of_yaml(tmp_path):
+    cfg = get_cfg()
+    cfg.merge_from_file(get_config_file("Misc/cascade_mask_rcnn_R_50_FPN_3x.yaml"))
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1, cfg.MODEL.RESNETS.NORM = False, "BN"
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 10, 0.0
+    cfg.MODEL.PIXEL_STD, cfg.INPUT.MIN_SIZE_TEST = [57.375, 57.12, 58.395], 96
+    cfg.MODEL.MASK_ON, cfg.MODEL.DEVICE = False, "cpu"
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    calibrate(model)
+    torch.save({"model": model.state_dict(), "class_names": DIGITS}, tmp_path / "model.pth")
+    images = write_images(tmp_path / "check", *SIZES[:5])
+    file = tmp_path / "model.onnx"
+    found = export.export_onnx(cfg, tmp_path / "model.pth", file, images=images)
+    assert found.comparison.num_detections > 100
 
 
 class Other(nn.Module):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from detectron2.export.torchscript_patch import patch_builtin_len
 from detectron2.modeling import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.meta_arch.fcos import FCOS
 from torch import Tensor, nn
@@ -16,6 +17,12 @@ from iou_balanced.engine import UserError
 from iou_balanced.modeling import SSD, CenterNet, FoveaBox
 
 from .operators import keep_by_nms
+
+_COUNTED = (
+    *(f"detectron2.modeling.roi_heads.{name}" for name in ("fast_rcnn", "cascade_rcnn")),
+    "iou_balanced.modeling.rcnn.fast_rcnn",
+)
+"""Modules that split what is predicted for all proposals by the images' numbers of them."""
 
 
 class _Graph(nn.Module):
@@ -165,7 +172,9 @@ class _RCNNGraph(_Graph):
     any_batch = False
 
     def forward(self, images):
-        (instances,) = self.model.inference([{"image": images[0]}], do_postprocess=False)
+        # Else the number of proposals of the recorded image would be that of all.
+        with patch_builtin_len(_COUNTED):
+            (instances,) = self.model.inference([{"image": images[0]}], do_postprocess=False)
         boxes = instances.pred_boxes.tensor
         return _padded(boxes[None], instances.scores[None], instances.pred_classes[None])
 
