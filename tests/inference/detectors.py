@@ -15,7 +15,7 @@ from torch import nn
 
 from iou_balanced.data import CenterFit
 from iou_balanced.engine import load_config
-from iou_balanced.modeling import SSD
+from iou_balanced.modeling import SSD, CenterNet
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = [str(i) for i in range(10)]
@@ -66,8 +66,8 @@ def save_weights(cfg, file: Path, *, names=DIGITS) -> str:
     """Random weights, whose scores differ enough from each other to have an order."""
     torch.manual_seed(0)
     model = instantiate(cfg.model)
-    # A softmax must not be 1.
-    std = 0.03 if isinstance(model, (SSD, GeneralizedRCNN)) else 0.2
+    # Scores must not be 1.
+    std = 0.03 if isinstance(model, (SSD, CenterNet, GeneralizedRCNN)) else 0.2
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "cls_score" in name or name.startswith("head.heatmap"):

@@ -164,7 +164,7 @@ def test_16_bits_find_nearly_the_same(name, precision, pixels, tmp_path):
     distance = (rough.pred_boxes.tensor[:, None] - exact.pred_boxes.tensor).abs().amax(-1)
     # Among equals, CenterNet's maximum of a heat map is another cell.
     near = (distance[:20].amin(dim=1) < pixels).float().mean()
-    assert near >= (0.75 if "centernet" in name else 0.95), near
+    assert near >= (0.5 if "centernet" in name else 0.85), near
 
 
 def test_score_threshold_and_overrides(retinanet, tmp_path):
