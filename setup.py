@@ -37,6 +37,8 @@ EXTRAS = {
     "demo": ["scikit-learn", "matplotlib"],
     "fast-eval": ["faster-coco-eval"],
     "timm": ["timm"],
+    "export": ["onnx>=1.16", "onnxruntime>=1.17"],
+    "video": ["av>=12"],
     "docs": ["sphinx", "myst-parser", "furo"],
     "dev": [
         "build",
@@ -50,6 +52,9 @@ EXTRAS = {
         "cityscapesScripts",
         "faster-coco-eval",
         "timm",
+        "onnx",
+        "onnxruntime",
+        "av",
         "scikit-learn",
         "matplotlib",
         "wheel",

@@ -1,24 +1,19 @@
 """README.md and docs/: every code block runs or parses, and every link leads somewhere."""
 
 import argparse
-import json
 import re
 import runpy
 import shlex
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from PIL import Image
 
-from iou_balanced.data import register_voc_dir
 from iou_balanced.engine import load_config
-from iou_balanced.evaluation import load_ground_truth
 from iou_balanced.modeling import (
     add_centernet_config,
     add_class_balance_config,
@@ -26,6 +21,7 @@ from iou_balanced.modeling import (
 )
 
 from .docs_blocks import PAGES, ROOT, blocks, commands, prose, read
+from .docs_files import make_detector, make_photos
 
 LANGUAGES = {"python", "yaml", "sh", "text", "bibtex", "{eval-rst}", "{include}", "{toctree}"}
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -93,38 +89,13 @@ def test_paths_in_the_text_exist(page):
 # Python.
 
 
-def make_photos(tmp_path):
-    """What the tutorial takes for granted: photographs, and two runs' results."""
-    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
-        (tmp_path / "photos" / part).mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photos/JPEGImages/1.jpg")
-    (tmp_path / "photos/Annotations/1.xml").write_text(
-        "<annotation><filename>1.jpg</filename><size><width>80</width><height>60</height></size>"
-        "<object><name>cat</name><bndbox><xmin>11</xmin><ymin>11</ymin><xmax>40</xmax>"
-        "<ymax>50</ymax></bndbox></object></annotation>"
-    )
-    for split in ("train", "val"):
-        (tmp_path / f"photos/ImageSets/Main/{split}.txt").write_text("1\n")
-    if "photos_val" in DatasetCatalog:  # of another test in this process
-        DatasetCatalog.remove("photos_val")
-        MetadataCatalog.remove("photos_val")
-    name = register_voc_dir(root=str(tmp_path / "photos"), split="val")
-    (image_id,) = load_ground_truth(name).imgs
-    for run, ap in (("plain", 40.0), ("balanced", 50.0)):
-        folder = tmp_path / "output/photos" / run
-        (folder / "inference").mkdir(parents=True)
-        metrics = {f"bbox/{key}": ap for key in ("AP", "AP50", "AP75", "AP80", "AP90")}
-        (folder / "metrics.json").write_text(f'{{"iteration": 0}}\n{json.dumps(metrics)}\n')
-        box = {"image_id": image_id, "category_id": 1, "bbox": [10, 10, 30, 40], "score": 0.9}
-        (folder / "inference/coco_instances_results.json").write_text(json.dumps([box]))
-
-
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_python_runs(page, tmp_path, monkeypatch):
     """The blocks of a page one after the other, as a reader would type them."""
     if page == "docs/tutorial.md":
         make_photos(tmp_path)
+    if page == "docs/predict.md":
+        make_detector(tmp_path)
     for file in blocks(page, "yaml")[:1]:
         (tmp_path / "my_detector.yaml").write_text(file.code)
     names = {"__name__": "page"}
@@ -191,6 +162,8 @@ def test_a_command(where, command, monkeypatch):
         program, words = words[place], words[place + 1 :]
     if program == "tools/train_net.py":
         check_training(words)
+    elif program in ("tools/predict.py", "tools/export.py"):
+        parse(ROOT / program, words, monkeypatch)
     elif program == "make":
         for word in words:
             variable, is_variable, _ = word.partition("=")

@@ -35,6 +35,17 @@ RULES = {
     "train_net": {"detectron2", "engine"},
     # Its trainings are processes of their own: it needs no engine.
     "reproduction": {"detectron2", "backbones", "evaluation", "files", "losses"},
+    "inference": {
+        *(
+            "detectron2",
+            "backbones",
+            "data",
+            "engine",
+            "files",
+            "formats",
+            "modeling",
+        ),
+    },
 }
 # Libraries that rooms which may import Detectron2 may import too; it requires them itself.
 WITH_DETECTRON2 = {
@@ -46,6 +57,7 @@ OPTIONAL = {
     "data": {"cityscapesscripts", "scipy", "sklearn"},
     "evaluation": {"faster_coco_eval"},
     "engine": {"hydra"},
+    "inference": {"av", "cv2", "onnx", "onnxruntime"},
 }
 # The command that checks the data sets of a config reads the config, and nothing else does.
 EXCEPTIONS = {("data/check.py", "engine")}

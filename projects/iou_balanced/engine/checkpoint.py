@@ -147,7 +147,8 @@ def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
             f"{INIT_CLASSES} needs the names of the training set's classes, but "
             "dataloader.train.dataset.names is no data set with known classes"
         )
-    _load(checkpointer, cfg)
+    scratch = f", or train from scratch: {_scratch_overrides(cfg)}"
+    _load(checkpointer, path, "train.init_checkpoint=", scratch)
     backbone = getattr(getattr(model, "module", model), "backbone", None)
     bottom_up = hasattr(
         backbone, "bottom_up"
@@ -181,18 +182,35 @@ def load_for_evaluation(model: nn.Module, cfg: DictConfig) -> dict:
             "--eval-only evaluates a trained model: give train.init_checkpoint=FILE, for example "
             f"{cfg.train.output_dir}/model_final.pth"
         )
+    return load_trained(model, path, key="train.init_checkpoint=")
+
+
+def load_trained(model: nn.Module, path: str, *, key: str) -> dict:
+    """Load a file in which every parameter of the model has to be.
+
+    Args:
+        model: gets the weights.
+        path: of a checkpoint, or an address that Detectron2 knows.
+        key: what names the file, for messages.
+
+    Returns:
+        What else the file holds, for example "iteration" and "class_names".
+
+    Raises:
+        UserError: there is no such file, or it does not fit the model.
+    """
     checkpointer = Checkpointer(model)
-    extra = _load(checkpointer, cfg, or_scratch=False)
+    extra = _load(checkpointer, path, key)
     names = _weight_names(model, "", running_stats=True)
     missing = sorted(checkpointer.unmatched() & names)
     if missing:
         classes = names_in(extra)
         known = "" if classes is None else f" Its {len(classes)} are {list_names(classes)}."
         raise UserError(
-            f"train.init_checkpoint={path} lacks {len(missing)} of the model's {len(names)} "
-            f"parameters (or has them in another shape), first {missing[0]}: its metrics would be "
-            "those of a partly random model. Is it a checkpoint of this config, with this number "
-            f"of classes?{known}"
+            f"{key}{path} lacks {len(missing)} of the model's {len(names)} parameters (or has them "
+            f"in another shape), first {missing[0]}: its detections would be those of a partly "
+            "random model. Is it a checkpoint of this config, with this number of classes?"
+            f"{known}"
         )
     return extra
 
@@ -213,17 +231,14 @@ def _weight_names(module: nn.Module, prefix: str, *, running_stats: bool = False
     return names
 
 
-def _load(checkpointer: Checkpointer, cfg: DictConfig, *, or_scratch: bool = True) -> dict:
-    path = cfg.train.init_checkpoint
+def _load(checkpointer: Checkpointer, path: str, key: str, way_out: str = "") -> dict:
     try:
         return checkpointer.load(path, checkpointables=[])
     except UserError:
         raise
     except Exception as e:  # each path handler and file format fails in a way of its own
         raise UserError(
-            f"the weights train.init_checkpoint={path} cannot be had ({type(e).__name__}: {e}). "
-            "Give another file"
-            + (f", or train from scratch: {_scratch_overrides(cfg)}" if or_scratch else "")
+            f"{key}{path} cannot be had ({type(e).__name__}: {e}). Give another file{way_out}"
         ) from e
 
 

@@ -40,9 +40,9 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     check_nodes(cfg)
     if not eval_only:
         check_training_nodes(cfg)
-    _check_device(torch.device(cfg.train.device))
+    check_device(torch.device(cfg.train.device))
     _check_batch_size(cfg)
-    _check_canvas(cfg)
+    check_canvas(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
         for name in data_set_names(cfg, split):
             _check_data_set(name)
@@ -68,17 +68,26 @@ def check_output_dir(folder: str) -> None:
         ) from e
 
 
-def _check_device(device: torch.device) -> None:
+def check_device(device: torch.device, key: str = "train.device=") -> None:
+    """Refuse a GPU that this machine does not show.
+
+    Args:
+        device: any; a CPU always passes.
+        key: what sets the device, for the message.
+
+    Raises:
+        UserError: there is no such device.
+    """
     if device.type != "cuda":
         return
     if not torch.cuda.is_available():
         raise UserError(
-            f"train.device={device}, but no CUDA device is visible: give train.device=cpu, or run "
+            f"{key}{device}, but no CUDA device is visible: give {key}cpu, or run "
             "python -m iou_balanced.doctor"
         )
     if (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"train.device={device}, but this machine shows {torch.cuda.device_count()} GPUs, "
+            f"{key}{device}, but this machine shows {torch.cuda.device_count()} GPUs, "
             "counted from 0"
         )
 
@@ -127,7 +136,7 @@ def _check_data_set(name: str) -> None:
             raise UserError(f"data set {name}: {os.path.abspath(path)} does not exist.{hint}")
 
 
-def _check_canvas(cfg: DictConfig) -> None:
+def check_canvas(cfg: DictConfig) -> None:
     """Check that the test images are put on the canvas that the model knows.
 
     Raises:

@@ -154,7 +154,7 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         kwargs = {}
         if _puts_on_canvas(cfg):
             kwargs["aspect_ratio_grouping"] = False
-        kwargs["mapper"] = _mapper(cfg, is_train=True)
+        kwargs["mapper"] = mapper_of(cfg, is_train=True)
         with empty_data_as_user_error():
             if not _weighs_classes(cfg):
                 return build_detection_train_loader(cfg, **kwargs)
@@ -169,7 +169,7 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
         install_reader()
-        mapper = _mapper(cfg, is_train=False)
+        mapper = mapper_of(cfg, is_train=False)
         return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
@@ -232,7 +232,7 @@ def _puts_on_canvas(cfg: CfgNode) -> bool:
     return is_centernet and centernet_canvas(cfg) is not None
 
 
-def _mapper(cfg: CfgNode, *, is_train: bool) -> NamedErrors:
+def mapper_of(cfg: CfgNode, *, is_train: bool) -> NamedErrors:
     """Detectron2's mapper with the images that the model takes; its errors name the image."""
     kwargs = {}
     if _puts_on_canvas(cfg):
