@@ -1,0 +1,154 @@
+"""From ground truth and result files to all numbers of an analysis."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from iou_balanced.formats.class_names import list_names
+
+from .data import Analysis
+from .estimates import compare, estimate_all, metric_samples
+from .ground_truth import GroundTruth, read_ground_truth
+from .matching import Matches, match
+from .parallel import run_tasks
+from .resampling import bootstrap, permute
+from .results import read_detections
+from .settings import Settings
+
+__all__ = ["analyze"]
+
+
+def analyze(
+    ground_truth: str | os.PathLike | GroundTruth,
+    runs: Mapping[str, object],
+    *,
+    split: str | None = None,
+    difficult: str = "count",
+    draws: int = 1000,
+    permutations: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    processes: int = 1,
+    progress: bool = False,
+) -> Analysis:
+    """Compare the detections of runs, with intervals.
+
+    Args:
+        ground_truth: COCO JSON, a folder in VOC format, or what `read_ground_truth` returned.
+        runs: name -> a COCO result file or a list of its objects; or a list of these, one for each
+            seed. Differences are to the first run.
+        split, difficult: of a folder in VOC format, see `read_ground_truth`.
+        draws: bootstrap draws of the images, the same for all runs.
+        permutations: swaps of two runs image by image; 0 leaves them out.
+        seed: of both. The same seed gives the same numbers.
+        confidence: of the intervals.
+        processes: for more than 1, new processes are started: a script then needs its
+            `if __name__ == "__main__":`.
+        progress: show a bar on stderr.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: no run; bad files, see `read_ground_truth` and `read_detections`; an argument
+            that makes no sense.
+    """
+    settings = Settings(draws, permutations, seed, confidence, processes, progress)
+    members = _members(runs)
+    truth = ground_truth
+    if not isinstance(truth, GroundTruth):
+        truth = read_ground_truth(truth, split=split, difficult=difficult)
+    matched = _match_all(truth, members, settings)
+    warnings = [*truth.notes, *(text for item in matched for text in item.warnings)]
+    return _analyze(truth, members, [item.matches for item in matched], warnings, settings)
+
+
+class _Matched(NamedTuple):
+    matches: Matches
+    warnings: list[str]
+
+
+def _members(runs: Mapping[str, object]) -> dict[str, list]:
+    """Run -> its result files, one for each seed."""
+    if not runs:
+        raise ValueError("Expected argument `runs` to have at least one run, but got none")
+    members = {}
+    for name, results in runs.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"Expected a run's name to be text, but got {name!r}")
+        seeds = [results]
+        several = isinstance(results, Sequence) and not isinstance(results, (str, os.PathLike))
+        if several and len(results) and not isinstance(results[0], Mapping):
+            seeds = list(results)
+        files = [os.fspath(x) for x in seeds if isinstance(x, (str, os.PathLike))]
+        if len(set(files)) < len(files):
+            twice = sorted({file for file in files if files.count(file) > 1})
+            raise ValueError(
+                f"run {name!r} has {list_names(twice)} more than once: seeds are different trainings"
+            )
+        members[name] = seeds
+    return members
+
+
+def _match_all(truth: GroundTruth, members: Mapping[str, list], settings: Settings) -> list:
+    """In the order of the runs and their seeds."""
+    tasks = [results for seeds in members.values() for results in seeds]
+    return list(
+        run_tasks(
+            _read_and_match,
+            tasks,
+            make_shared=partial(_same, truth),
+            processes=settings.processes,
+            label="reading and matching",
+            progress=settings.progress,
+        )
+    )
+
+
+def _same(value):
+    return value
+
+
+def _read_and_match(results, truth: GroundTruth) -> _Matched:
+    warnings: list[str] = []
+    detections = read_detections(results, truth, warn=warnings.append)
+    return _Matched(match(truth, detections), warnings)
+
+
+def _analyze(
+    truth: GroundTruth,
+    members: Mapping[str, list],
+    matches: Sequence[Matches],
+    warnings: Sequence[str],
+    settings: Settings,
+) -> Analysis:
+    by_run, start = {}, 0
+    for name, seeds in members.items():
+        by_run[name] = slice(start, start + len(seeds))
+        start += len(seeds)
+    options = {
+        "seed": settings.seed,
+        "processes": settings.processes,
+        "progress": settings.progress,
+    }
+    draws = bootstrap(truth, matches, draws=settings.draws, **options)
+    samples = {name: metric_samples(truth, draws[part]) for name, part in by_run.items()}
+    first, *others = members
+    differences = {}
+    for name in others:
+        swapped = None
+        if settings.permutations and len(members[first]) == len(members[name]) == 1:
+            pair = (matches[by_run[first].start], matches[by_run[name].start])
+            swapped = permute(truth, *pair, draws=settings.permutations, **options)
+        differences[name] = compare(
+            samples[name], samples[first], settings.confidence, swapped, truth.class_names
+        )
+    return Analysis(
+        settings=settings.to_dict(),
+        runs={n: _plain(estimate_all(s, settings.confidence)) for n, s in samples.items()},
+        differences={name: _plain(found) for name, found in differences.items()},
+        warnings=list(warnings),
+    )
+
+
+def _plain(estimates: Mapping) -> dict[str, dict]:
+    return {name: item.to_dict() for name, item in estimates.items()}
