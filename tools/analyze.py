@@ -52,6 +52,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="count",
         help="VOC's difficult objects: like any other, or left aside",
     )
+    parser.add_argument(
+        "--train-counts",
+        help="training instances of each class, for AP_tail and AP_head: a file of "
+        "iou_balanced.data.class_counts, or the training annotations",
+    )
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     args = parser.parse_args(argv)
     names = [name for name, _ in args.runs]
@@ -68,6 +73,7 @@ def run(args: argparse.Namespace) -> Analysis:
         dict(args.runs),
         split=args.split,
         difficult=args.difficult,
+        train_counts=args.train_counts,
         draws=args.draws,
         permutations=permutations,
         seed=args.seed,
@@ -88,6 +94,7 @@ def main() -> None:
         sys.exit("analyze: interrupted; nothing was written")
     for text in analysis.warnings:
         print(f"warning: {text}", file=sys.stderr)
+    print(*analysis.verdict, sep="\n")
     print(*paths, sep="\n")
 
 

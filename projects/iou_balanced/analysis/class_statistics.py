@@ -11,21 +11,12 @@ import numpy as np
 from .class_tables import ClassTable
 from .lrp import LRP_METRICS, optimal_lrp
 from .metric_names import IOU_THRESHOLDS
-from .weighted_ap import ap_of_counts, count, num_objects, weighted_ap
+from .weighted_ap import count, num_objects, weighted_ap
 
-__all__ = ["ClassStatistics", "ClassTask", "class_statistics"]
+__all__ = ["ClassStatistics", "class_statistics"]
 
 _MAX_CELLS = 2**22  # candidates x weightings at a time
 _MAX_WEIGHTINGS = 500
-
-
-class ClassTask(NamedTuple):
-    """A class of a run."""
-
-    areas: Sequence[ClassTable]
-    """Of all, small, medium and large objects."""
-    fixed: Sequence[ClassTable] = ()
-    """Of all objects, with one kind of error mended each; of one threshold."""
 
 
 class ClassStatistics(NamedTuple):
@@ -37,14 +28,12 @@ class ClassStatistics(NamedTuple):
     """(3, W) AP of small, medium and large objects, means over the thresholds."""
     lrp: np.ndarray
     """(4, W) see `iou_balanced.analysis.lrp`."""
-    fixed: np.ndarray
-    """(number of `fixed`, W) AP50."""
 
 
-def class_statistics(task: ClassTask, weights: np.ndarray) -> ClassStatistics:
+def class_statistics(areas: Sequence[ClassTable], weights: np.ndarray) -> ClassStatistics:
     """
     Args:
-        task: see there.
+        areas: the class among all, small, medium and large objects.
         weights: (N, W) how often each image counts, whole numbers.
     """
     num_weightings = weights.shape[1]
@@ -52,24 +41,21 @@ def class_statistics(task: ClassTask, weights: np.ndarray) -> ClassStatistics:
         np.empty((len(IOU_THRESHOLDS), num_weightings)),
         np.empty((3, num_weightings)),
         np.empty((len(LRP_METRICS), num_weightings)),
-        np.empty((len(task.fixed), num_weightings)),
     )
-    longest = max(len(t.score) for t in (*task.areas, *task.fixed))
+    longest = max(len(table.score) for table in areas)
     step = min(max(_MAX_CELLS // max(longest, 1), 1), _MAX_WEIGHTINGS)
     for start in range(0, num_weightings, step):
         part = slice(start, start + step)
         rows = list(np.ascontiguousarray(weights[:, part], dtype=np.float64))
-        _fill(task, rows, result, part)
+        _fill(areas, rows, result, part)
     return result
 
 
-def _fill(task: ClassTask, rows: list[np.ndarray], result: ClassStatistics, part: slice) -> None:
-    first, *sizes = task.areas
+def _fill(
+    areas: Sequence[ClassTable], rows: list[np.ndarray], result: ClassStatistics, part: slice
+) -> None:
+    first, *sizes = areas
     result.ap[:, part] = weighted_ap(first, rows)
     result.lrp[:, part] = optimal_lrp(first, rows, count(first, rows, 0), num_objects(first, rows))
     for i, table in enumerate(sizes):
         result.sizes[i, part] = weighted_ap(table, rows).mean(axis=0)
-    for i, table in enumerate(task.fixed):
-        objects = num_objects(table, rows)
-        ap = ap_of_counts(count(table, rows, 0), objects)
-        result.fixed[i, part] = np.where(objects > 0, ap, np.nan)

@@ -10,51 +10,67 @@ import numpy as np
 from .ground_truth import GroundTruth
 from .intervals import Estimate, Sample, difference, estimate, holm
 from .lrp import LRP_METRICS
-from .metric_names import AREA_RANGES, class_metric
+from .metric_names import (
+    AREA_RANGES,
+    SIZE_METRICS,
+    THRESHOLD_METRICS,
+    class_metric,
+    mean_of_defined,
+)
 from .resampling import RunDraws
 
-__all__ = ["compare", "metric_samples", "estimate_all"]
+__all__ = ["compare", "estimate_all", "metric_samples"]
 
 
-def metric_samples(truth: GroundTruth, members: Sequence[RunDraws]) -> dict[str, Sample]:
+def metric_samples(
+    truth: GroundTruth,
+    members: Sequence[RunDraws],
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, Sample]:
     """Metric -> its numbers in one run, in percent.
 
     Args:
         members: one for each seed.
+        groups: metric -> the classes whose AP it is the mean of.
     """
-    metrics = [draws.metrics(truth.class_names) for draws in members]
-    for metric, draws in zip(metrics, members, strict=True):
-        with np.errstate(invalid="ignore"):
-            metric |= {name: _mean(draws.lrp[i]) for i, name in enumerate(LRP_METRICS)}
-    sizes = _sizes(truth)
-    return {
-        name: Sample(100 * np.stack([m[name] for m in metrics]), *sizes.get(name, sizes["AP"]))
-        for name in metrics[0]
-    }
+    parts: dict[str, list[np.ndarray]] = {}
+    for draws in members:
+        for name, classes in _parts(draws).items():
+            parts.setdefault(name, []).append(100 * classes)
+    images = _images_by_class(truth)
+    for name, members_of_group in (groups or {}).items():
+        which = [truth.class_names.index(member) for member in members_of_group]
+        parts[name] = [x[which] for x in parts["AP"]]
+        images[name] = images["AP"][which]
+    samples = {}
+    for name, classes in parts.items():
+        draws = np.stack([mean_of_defined(x) for x in classes])
+        samples[name] = Sample(draws, images.get(name, images["AP"]), classes, (0.0, 100.0))
+        if name == "APl":
+            for k, class_name in enumerate(truth.class_names):
+                of_class = np.stack([x[k] for x in parts["AP"]])
+                samples[class_metric(class_name)] = Sample(
+                    of_class, images["AP"][k : k + 1], None, (0.0, 100.0)
+                )
+    return samples
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """(B,) over the classes that have a value."""
-    defined = ~np.isnan(values)
-    count = defined.sum(axis=0)
-    total = np.where(defined, values, 0.0).sum(axis=0)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+def _parts(draws: RunDraws) -> dict[str, np.ndarray]:
+    """Metric -> (K, 1 + B) of the classes that it is the mean of."""
+    parts = {"AP": draws.ap.mean(axis=0)}
+    parts |= {name: draws.ap[t] for t, name in enumerate(THRESHOLD_METRICS)}
+    parts |= {name: draws.sizes[i] for i, name in enumerate(SIZE_METRICS)}
+    return parts | {name: draws.lrp[i] for i, name in enumerate(LRP_METRICS)}
 
 
-def _sizes(truth: GroundTruth) -> dict[str, tuple[int, int]]:
-    """Metric -> objects that it is about, and images that have them."""
-
-    def size(which: np.ndarray) -> tuple[int, int]:
-        return int(which.sum()), len(np.unique(truth.image[which]))
-
-    found = ~truth.ignored
-    result = {"AP": size(found)}
-    for name, (low, high) in zip(
-        ("APs", "APm", "APl"), list(AREA_RANGES.values())[1:], strict=True
-    ):
-        result[name] = size(found & (truth.area >= low) & (truth.area <= high))
-    for k, name in enumerate(truth.class_names):
-        result[class_metric(name)] = size(found & (truth.category == k))
+def _images_by_class(truth: GroundTruth) -> dict[str, np.ndarray]:
+    """Metric -> (K,) images with objects of each class that it is about."""
+    result = {}
+    ranges = list(AREA_RANGES.values())
+    for name, (low, high) in zip(("AP", *SIZE_METRICS), ranges, strict=True):
+        which = ~truth.ignored & (truth.area >= low) & (truth.area <= high)
+        pairs = np.unique(np.stack([truth.category[which], truth.image[which]]), axis=1)
+        result[name] = np.bincount(pairs[0], minlength=truth.num_classes)
     return result
 
 

@@ -12,8 +12,10 @@ __all__ = [
     "MAX_DETECTIONS",
     "METRICS",
     "RECALL_LEVELS",
+    "SIZE_METRICS",
     "THRESHOLD_METRICS",
     "class_metric",
+    "mean_of_defined",
     "summarize",
 ]
 
@@ -51,6 +53,8 @@ MAIN_METRICS = tuple(METRICS)
 THRESHOLD_METRICS = tuple(f"AP{round(100 * t)}" for t in IOU_THRESHOLDS)
 """AP50, AP55, ..., AP95."""
 
+SIZE_METRICS = ("APs", "APm", "APl")
+
 
 def class_metric(class_name: str) -> str:
     """The name of a class's AP, as the evaluators write it."""
@@ -70,15 +74,15 @@ def summarize(ap: np.ndarray, sizes: np.ndarray, class_names: Sequence[str]) -> 
         what is undefined, and are NaN where nothing is left.
     """
     classes = ap.mean(axis=0)
-    metrics = {"AP": _mean(classes)}
-    metrics |= {name: _mean(ap[t]) for t, name in enumerate(THRESHOLD_METRICS)}
-    metrics |= {name: _mean(sizes[i]) for i, name in enumerate(("APs", "APm", "APl"))}
+    metrics = {"AP": mean_of_defined(classes)}
+    metrics |= {name: mean_of_defined(ap[t]) for t, name in enumerate(THRESHOLD_METRICS)}
+    metrics |= {name: mean_of_defined(sizes[i]) for i, name in enumerate(SIZE_METRICS)}
     metrics |= {class_metric(name): classes[k] for k, name in enumerate(class_names)}
     return metrics
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over the first axis, of what is defined."""
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is not NaN; NaN where nothing is left."""
     defined = ~np.isnan(values)
     count = defined.sum(axis=0)
     total = np.where(defined, values, 0.0).sum(axis=0)

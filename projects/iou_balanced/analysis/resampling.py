@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .class_statistics import ClassStatistics, ClassTask, class_statistics
-from .class_tables import class_table, pooled
+from .class_statistics import ClassStatistics, class_statistics
+from .class_tables import ClassTable, class_table, pooled
 from .ground_truth import GroundTruth
 from .matching import Matches
-from .metric_names import AREA_RANGES, IOU_THRESHOLDS, summarize
+from .metric_names import AREA_RANGES, summarize
 from .parallel import run_tasks
 
 __all__ = ["RunDraws", "bootstrap", "multiplicities", "permute", "swaps"]
@@ -28,8 +28,6 @@ class RunDraws(NamedTuple):
     """(3, K, 1 + B) of small, medium and large objects."""
     lrp: np.ndarray
     """(4, K, 1 + B) see `iou_balanced.analysis.lrp`."""
-    fixed: np.ndarray
-    """(number of kinds of errors, K, 1 + B) AP50 with one kind mended."""
 
     def metrics(self, class_names: Sequence[str]) -> dict[str, np.ndarray]:
         """Metric -> (1 + B,), see `summarize`."""
@@ -57,7 +55,6 @@ def bootstrap(
     *,
     draws: int,
     seed: int,
-    fixed: Sequence[Sequence[Sequence]] = (),
     processes: int = 1,
     progress: bool = False,
 ) -> list[RunDraws]:
@@ -66,12 +63,11 @@ def bootstrap(
     Args:
         truth: of N images and K classes.
         members: of each result file.
-        fixed: for each of them and each class the tables with errors mended.
     """
     areas = range(len(AREA_RANGES))
     tasks = [
-        ClassTask([class_table(matches, truth, k, a) for a in areas], fixed[m][k] if fixed else ())
-        for m, matches in enumerate(members)
+        [class_table(matches, truth, k, a) for a in areas]
+        for matches in members
         for k in range(truth.num_classes)
     ]
     make_shared = partial(multiplicities, truth.num_images, draws, seed)
@@ -99,12 +95,10 @@ def permute(
     """
     num = truth.num_images
     tasks = [
-        ClassTask(
-            [
-                pooled([class_table(m, truth, k, a) for m in (first, second)], num)
-                for a in range(len(AREA_RANGES))
-            ]
-        )
+        [
+            pooled([class_table(m, truth, k, a) for m in (first, second)], num)
+            for a in range(len(AREA_RANGES))
+        ]
         for k in range(truth.num_classes)
     ]
     make_shared = partial(swaps, num, draws, seed)
@@ -114,18 +108,20 @@ def permute(
     return {metric: other[metric] - one[metric] for metric in one}
 
 
-def _swapped(task: ClassTask, swap: np.ndarray) -> tuple[ClassStatistics, ClassStatistics]:
+def _swapped(
+    areas: Sequence[ClassTable], swap: np.ndarray
+) -> tuple[ClassStatistics, ClassStatistics]:
     """Of the first run with the second's detections where they are swapped; the other way round."""
     kept = 1 - swap
     return (
-        class_statistics(task, np.concatenate([kept, swap])),
-        class_statistics(task, np.concatenate([swap, kept])),
+        class_statistics(areas, np.concatenate([kept, swap])),
+        class_statistics(areas, np.concatenate([swap, kept])),
     )
 
 
 def _in_order(function, tasks, make_shared, processes, label, progress) -> list:
     """The results in the order of the tasks, the longest of which are run first."""
-    sizes = [sum(len(t.score) + len(t.other_image) / 9 for t in task.areas) for task in tasks]
+    sizes = [sum(len(t.score) + len(t.other_image) / 9 for t in task) for task in tasks]
     order = np.argsort(sizes)[::-1].tolist()
     results: list = [None] * len(tasks)
     runs = run_tasks(
@@ -143,6 +139,4 @@ def _in_order(function, tasks, make_shared, processes, label, progress) -> list:
 
 def _stack(classes: Sequence[ClassStatistics]) -> RunDraws:
     fields = (np.stack(column, axis=1) for column in zip(*classes, strict=True))
-    draws = RunDraws(*fields)
-    assert draws.ap.shape[0] == len(IOU_THRESHOLDS)
-    return draws
+    return RunDraws(*fields)
