@@ -12,8 +12,8 @@ torch.set_num_threads(1)
 
 
 # What is quick and basic comes first, so that a mistake there is said before the trainings start.
-ORDER = ("losses", "formats", "geometry", "data", "modeling", "backbones", "evaluation")
-ORDER += ("test_", "engine")
+ORDER = ("losses", "formats", "geometry", "analysis", "data", "modeling", "backbones")
+ORDER += ("evaluation", "test_", "engine")
 LAST = ("test_coco_end_to_end", "test_learning", "test_install")
 
 

@@ -31,7 +31,12 @@ def tail_of(image_counts: Sequence[float], tail_ratio: float = TAIL_RATIO) -> np
 
     Returns:
         (K,) bool. Classes with equally many images are on the same side.
+
+    Raises:
+        ValueError: `tail_ratio` is not in [0, 1].
     """
+    if not isinstance(tail_ratio, (int, float)) or not 0 <= tail_ratio <= 1:
+        raise ValueError(f"Expected argument `tail_ratio` to be in [0, 1], but got {tail_ratio!r}")
     counts = np.asarray(image_counts, dtype=np.float64)
     thresholds = np.append(np.unique(counts), np.inf)
     below = counts < thresholds[:, None]

@@ -2,8 +2,9 @@
 
 An independent implementation of `COCOeval.evaluateImg`, for all area ranges and thresholds.
 
-Letters: N images, K classes, G objects, D detections, T IoU thresholds, A area ranges, C candidates:
-detections whose IoU with an object of their class in their image reaches the lowest threshold.
+Letters: N images, K classes, G objects, D detections, T IoU thresholds, A area ranges, and C
+candidates: detections whose IoU with an object of their class in their image reaches the lowest
+threshold.
 """
 
 from dataclasses import dataclass
