@@ -9,6 +9,7 @@ INIT = Path(__file__).parent / "projects" / "iou_balanced" / "__init__.py"
 
 # timm requires torch and torchvision, so it may stand in extras only.
 EXTRAS = {
+    "analysis": ["pycocotools", "matplotlib"],
     "cityscapes": ["cityscapesScripts"],
     "demo": ["scikit-learn", "matplotlib"],
     "fast-eval": ["faster-coco-eval"],
