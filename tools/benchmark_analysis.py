@@ -161,7 +161,11 @@ def main() -> None:
     rows.append([f"{number:,} of these", round(number * once, 1), round(number * cpu, 1), "-"])
     # Of CPU seconds, which a machine's other work changes less.
     ratio = round(number * cpu / rows[0][2], 1)
-    print(*rows[-2:], f"{ratio} times the CPU time of the first", sep="\n")
+    print(
+        *(" ".join(map(str, row)) for row in rows[-2:]),
+        f"{ratio} times the CPU time of the first",
+        sep="\n",
+    )
     if args.output is not None:
         record = {
             "name": "analysis",
