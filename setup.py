@@ -33,6 +33,7 @@ class BuildWithConfigs(build_py):
 
 # timm requires torch and torchvision, so it may stand in extras only.
 EXTRAS = {
+    "analysis": ["pycocotools", "matplotlib"],
     "cityscapes": ["cityscapesScripts"],
     "demo": ["scikit-learn", "matplotlib"],
     "fast-eval": ["faster-coco-eval"],

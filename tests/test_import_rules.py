@@ -16,11 +16,13 @@ RULES = {
     "geometry": {"detectron2", "numpy", "torch"},
     "backbones": {"detectron2", "files", "timm"},
     "data": {"detectron2", "formats", "files", "geometry"},
-    "evaluation": {"detectron2", "data", "formats", "files", "losses"},
+    "analysis": {"numpy", "pycocotools", "matplotlib", "tqdm", "files", "formats"},
+    "evaluation": {"detectron2", "analysis", "data", "formats", "files"},
     "modeling": {"detectron2", "backbones", "geometry", "losses"},
     "engine": {
         *(
             "detectron2",
+            "analysis",
             "backbones",
             "config_files",
             "data",

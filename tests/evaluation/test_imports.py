@@ -9,7 +9,7 @@ import iou_balanced.evaluation as evaluation
 names = {names!r} or evaluation.__all__
 for name in names:
     getattr(evaluation, name)
-from iou_balanced.evaluation import coco, report, metrics, localization  # noqa: F401
+from iou_balanced.evaluation import coco, report, metrics  # noqa: F401
 """
 
 
@@ -24,9 +24,9 @@ def test_importing_needs_neither_matplotlib_nor_the_detectors():
 def test_names_are_not_hidden_by_modules():
     # Importing a submodule binds its name in the package.
     import iou_balanced.evaluation as evaluation
-    from iou_balanced.evaluation import coco, localization, metrics, report
+    from iou_balanced.evaluation import coco, metrics, report
 
-    modules = {coco, localization, metrics, report}
+    modules = {coco, metrics, report}
     assert modules.isdisjoint(getattr(evaluation, name) for name in evaluation.__all__)
 
 

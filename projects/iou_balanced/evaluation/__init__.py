@@ -15,14 +15,14 @@ _MODULES = {
     "coco_metrics": "metrics",
     "find_scorer": "metrics",
     "score_nothing": "metrics",
-    "IOU_EDGES": "localization",
-    "IOU_THRESHOLDS": "localization",
-    "MatchedDetections": "localization",
-    "ScoreByIoU": "localization",
-    "fraction_above_iou": "localization",
-    "match_detections": "localization",
-    "mean_score_by_iou": "localization",
-    "rank_correlation": "localization",
+    "IOU_EDGES": "iou_balanced.analysis.localization",
+    "IOU_THRESHOLDS": "iou_balanced.analysis.localization",
+    "MatchedDetections": "iou_balanced.analysis.localization",
+    "ScoreByIoU": "iou_balanced.analysis.localization",
+    "fraction_above_iou": "iou_balanced.analysis.localization",
+    "match_detections": "iou_balanced.analysis.localization",
+    "mean_score_by_iou": "iou_balanced.analysis.localization",
+    "rank_correlation": "iou_balanced.analysis.localization",
     "ClassGroups": "class_groups",
     "VOCDetectionEvaluator": "voc",
     "voc_average_precision": "voc_metrics",
@@ -38,6 +38,8 @@ __all__ = sorted(_MODULES)
 def __getattr__(name):
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module = _MODULES[name]
+    module = importlib.import_module(module if "." in module else f"{__name__}.{module}")
+    value = getattr(module, name)
     globals()[name] = value
     return value

@@ -14,19 +14,16 @@ import numpy as np
 from pycocotools.cocoeval import COCOeval
 from tabulate import tabulate
 
+from iou_balanced.analysis.groups import TAIL_RATIO, tail_of
 from iou_balanced.data.class_counts import ClassCounts, format_class_table
 from iou_balanced.files import write_atomically
-from iou_balanced.losses.reweighting import tail_classes
-
-TAIL_RATIO = 0.0867
-"""COCO's, Table 11 of Balance-oriented focal loss."""
 
 
 class ClassGroups:
     """The tail and the head of the evaluated classes, by how often they occur in training.
 
     The tail are the rarest classes, by images: as many as bring their share of the images, summed
-    over the classes, nearest to the tail ratio (arXiv 2003.05176), see `tail_classes`. All others
+    over the classes, nearest to the tail ratio (arXiv 2003.05176), see `tail_of`. All others
     are the head.
     """
 
@@ -55,7 +52,7 @@ class ClassGroups:
             class_counts = ClassCounts.load(source)
         self.tail_ratio = tail_ratio
         self.counts = class_counts.reordered(class_names, source=source)
-        self.is_tail = tail_classes(self.counts.images, tail_ratio).numpy()
+        self.is_tail = tail_of(self.counts.images, tail_ratio)
 
     def add_means(self, metrics: Mapping[str, float]) -> OrderedDict[str, float]:
         """`metrics` with AP_tail and AP_head before the "AP-<class>" that they are the means of.

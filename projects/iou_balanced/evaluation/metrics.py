@@ -10,25 +10,21 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from iou_balanced.analysis.metric_names import MAIN_METRICS, METRICS
 from iou_balanced.formats.class_names import list_names
 
-SCORERS = ("auto", "pycocotools", "faster-coco-eval")
+__all__ = [
+    "MAIN_METRICS",
+    "SCORERS",
+    "absent_classes_text",
+    "check_max_dets",
+    "coco_metrics",
+    "distinct_names",
+    "find_scorer",
+    "score_nothing",
+]
 
-# name -> (IoU threshold or None for the mean over all of them, area range), in the order of the
-# tables of arXiv:1908.05641.
-_METRICS = OrderedDict(
-    AP=(None, "all"),
-    AP50=(0.5, "all"),
-    AP60=(0.6, "all"),
-    AP70=(0.7, "all"),
-    AP75=(0.75, "all"),
-    AP80=(0.8, "all"),
-    AP90=(0.9, "all"),
-    APs=(None, "small"),
-    APm=(None, "medium"),
-    APl=(None, "large"),
-)
-MAIN_METRICS = tuple(_METRICS)
+SCORERS = ("auto", "pycocotools", "faster-coco-eval")
 
 
 def find_scorer(scorer: str = "auto") -> Callable:
@@ -139,7 +135,7 @@ def coco_metrics(
     precision = precision[..., list(params.maxDets).index(max_dets)]
 
     metrics = OrderedDict()
-    for name, (threshold, area) in _METRICS.items():
+    for name, (threshold, area) in METRICS.items():
         values = precision[:, :, :, params.areaRngLbl.index(area)]
         if threshold is not None:
             # The nearest one: 0.6 and its like are not exact in the evaluation's linspace.

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from .localization import (
+from iou_balanced.analysis.localization import (
     IOU_EDGES,
     IOU_THRESHOLDS,
     MatchedDetections,

@@ -17,10 +17,10 @@ from PIL import Image
 from pycocotools.coco import COCO
 from tabulate import tabulate
 
+from iou_balanced.analysis.localization import match_detections, rank_correlation
 from iou_balanced.evaluation import plots
 from iou_balanced.files import write_atomically
 
-from .localization import match_detections, rank_correlation
 from .metrics import MAIN_METRICS
 
 

@@ -5,15 +5,15 @@ One box proves nothing, since objects stick out of images and some are tiny; man
 
 from .findings import Findings
 
-__all__ = ["BoxFormatCheck"]
+__all__ = ["FEW_BOXES", "REFUSED_FORMAT", "REFUSED_SHARES", "TOLD_FORMAT", "BoxFormatCheck"]
 
 # Objects that are annotated beyond the image's border leave it too, but seldom so that the same
 # four numbers make a box inside the image when they are read in the other format.
-_REFUSED_FORMAT = 0.3  # of the boxes, and all others can be read in the other format too
-_TOLD_FORMAT = 0.1
-_FEW_BOXES = 8  # with fewer, it is told and not refused
+REFUSED_FORMAT = 0.3  # of the boxes, and all others can be read in the other format too
+TOLD_FORMAT = 0.1
+FEW_BOXES = 8  # with fewer, it is told and not refused
 # An object of less than a pixel in the first pixel of its image is next to impossible.
-_REFUSED_SHARES = 0.5
+REFUSED_SHARES = 0.5
 _TOLD_SHARES = 0.05
 _NUM_EXAMPLES = 5
 
@@ -100,22 +100,22 @@ class BoxFormatCheck:
             ValueError: the file as a whole is in another format; says which, with an example.
         """
         boxes, shares, other = self._num_boxes, self._counts["shares"], self._counts["other"]
-        if shares and shares >= _REFUSED_SHARES * boxes:
+        if shares and shares >= REFUSED_SHARES * boxes:
             raise ValueError(
                 f"{self._file}: {shares} of {boxes} boxes are smaller than a pixel and lie in the "
                 f"first pixel of their image: are these shares of the image? "
                 f"{_SHARES[self._format]}: multiply by the image's width and height. First: "
                 f"{self._examples['shares'][0]}"
             )
-        is_other = other >= _REFUSED_FORMAT * boxes and self._like_other >= 0.99 * boxes
-        if boxes >= _FEW_BOXES and is_other:
+        is_other = other >= REFUSED_FORMAT * boxes and self._like_other >= 0.99 * boxes
+        if boxes >= FEW_BOXES and is_other:
             raise ValueError(
                 f"{self._file}: {other} of {boxes} {_FORMATS[self._format]}. First: "
                 f"{self._examples['other'][0]}"
             )
         for what, kind, least in (
             ("shares", "shares", _TOLD_SHARES),
-            ("other", _KINDS[self._format], _TOLD_FORMAT),
+            ("other", _KINDS[self._format], TOLD_FORMAT),
         ):
             if self._counts[what] >= max(least * boxes, 2):
                 findings.counts[kind] += self._counts[what]

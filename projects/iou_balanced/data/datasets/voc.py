@@ -6,11 +6,11 @@ from functools import partial
 
 from iou_balanced.data.image_reading import set_pixel_range
 from iou_balanced.formats.class_names import check_spelling, list_names
-from iou_balanced.formats.text_files import read_xml
+from iou_balanced.formats.voc_xml import class_names_of, split_file
 
 from .registration import already_registered, as_class_names, register
 from .validation import CheckedLoader
-from .voc_files import load_voc_split, split_file, text_of
+from .voc_files import load_voc_split
 
 __all__ = ["register_voc_dir", "voc_class_names"]
 
@@ -124,25 +124,7 @@ def voc_class_names(root: str) -> list[str]:
     Raises:
         ValueError: there is no object in any of them.
     """
-    folder = os.path.join(root, "Annotations")
-    names, unreadable = set(), []
-    for file in sorted(os.listdir(folder)):
-        if file.endswith(".xml"):
-            try:
-                tree = read_xml(os.path.join(folder, file))
-            except ValueError as e:
-                unreadable.append(f"{file}: {e}")
-                continue
-            names.update(text_of(obj, "name") for obj in tree.findall("object"))
-    names.discard("")
-    if not names:
-        reason = ""
-        if unreadable:
-            reason = f"; {len(unreadable)} of them cannot be read, first {unreadable[0]}"
-        raise ValueError(
-            f"no xml file in {folder} has an <object> with a <name>: no classes{reason}"
-        )
-    return sorted(names)
+    return class_names_of(root)
 
 
 def _check_layout(root: str, split: str) -> None:

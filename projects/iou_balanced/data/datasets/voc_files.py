@@ -10,38 +10,15 @@ from detectron2.structures import BoxMode
 from iou_balanced.formats.findings import Findings
 from iou_balanced.formats.image_files import read_header
 from iou_balanced.formats.plausibility import BoxFormatCheck
-from iou_balanced.formats.text_files import read_lines, read_xml
-from iou_balanced.formats.values import parse_flag, parse_number
+from iou_balanced.formats.text_files import read_xml
+from iou_balanced.formats.values import parse_flag
+from iou_balanced.formats.voc_xml import corners, read_split, split_file, stated_size, text_of
 
 from .image_checks import place_on_image
 
 __all__ = ["image_size", "load_voc_split", "read_split", "split_file", "text_of"]
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-
-def split_file(root: str, split: str) -> str:
-    """The file that lists the images of a split.
-
-    Args:
-        root: folder in VOC format.
-        split: a name in ImageSets/Main, without .txt.
-    """
-    return os.path.join(root, "ImageSets", "Main", split + ".txt")
-
-
-def read_split(root: str, split: str) -> list[tuple[int, str]]:
-    """(number of its line, from 1, stem) of each image of a split.
-
-    Args:
-        root: folder in VOC format.
-        split: a name in ImageSets/Main, without .txt.
-
-    Raises:
-        ValueError: the file is in an encoding that it does not declare; names it.
-    """
-    lines = enumerate(read_lines(split_file(root, split)), start=1)
-    return [(line, text.strip()) for line, text in lines if text.strip()]
 
 
 def load_voc_split(
@@ -141,7 +118,7 @@ def _load_image(
     placed = place_on_image(
         path,
         [a["bbox"] if all(map(math.isfinite, a["bbox"])) else None for a in annotations],
-        stated=_stated_size(tree),
+        stated=stated_size(tree),
         where=xml,
         stated_text=" x ".join(text_of(tree, f"size/{key}") or "?" for key in ("width", "height")),
         findings=findings,
@@ -163,7 +140,7 @@ def _load_image(
 
 
 def _annotation(obj: Element, index: int, xml: str, class_ids: dict, findings: Findings) -> dict:
-    x0, y0, x1, y1 = (_number(obj, f"bndbox/{k}") for k in ("xmin", "ymin", "xmax", "ymax"))
+    x0, y0, x1, y1 = corners(obj)
     class_name = text_of(obj, "name")
     difficult = text_of(obj, "difficult")
     flag = parse_flag(difficult or 0)
@@ -180,14 +157,6 @@ def _annotation(obj: Element, index: int, xml: str, class_ids: dict, findings: F
     }
 
 
-def _stated_size(tree: Element) -> tuple[int, int] | None:
-    """(width, height) in pixels; None where they are not whole numbers from 1 on."""
-    sides = [_number(tree, f"size/{key}") for key in ("width", "height")]
-    if not all(side >= 1 and side == int(side) for side in sides):
-        return None
-    return int(sides[0]), int(sides[1])
-
-
 def image_size(path: str) -> tuple[int, int]:
     """(width, height) in pixels as Detectron2 reads the image, that is, turned as EXIF says.
 
@@ -199,18 +168,3 @@ def image_size(path: str) -> tuple[int, int]:
     """
     header = read_header(path)
     return header.width, header.height
-
-
-def text_of(element: Element, path: str) -> str:
-    """The text of a child without blanks around it; "" where there is none.
-
-    Args:
-        element: of an XML file.
-        path: of the child below it, such as "size/width".
-    """
-    return (element.findtext(path) or "").strip()
-
-
-def _number(element: Element, path: str) -> float:
-    number = parse_number(text_of(element, path))
-    return math.nan if number is None else float(number)

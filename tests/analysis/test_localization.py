@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from iou_balanced.evaluation import (
+from iou_balanced.analysis.localization import (
     IOU_EDGES,
     IOU_THRESHOLDS,
     fraction_above_iou,
@@ -14,7 +14,7 @@ from iou_balanced.evaluation import (
     rank_correlation,
 )
 
-from .helpers import coco_dict
+from ..evaluation.helpers import coco_dict
 
 
 def coco_of(data):

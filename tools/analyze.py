@@ -1,0 +1,102 @@
+#!/usr/bin/env python
+"""Compare COCO result files with intervals: which differences are more than noise.
+
+    python tools/analyze.py GT.json plain=a.json balanced=b.json --output-dir report
+    python tools/analyze.py GT.json plain=a0.json,a1.json balanced=b0.json,b1.json
+    python tools/analyze.py VOC_FOLDER --split val plain=a.json balanced=b.json
+
+The first argument is the ground truth: COCO JSON, or a folder in VOC format. Each other one is a
+run: a name and its result file, or one file for each seed. Differences are to the first run. Writes
+analysis.json and analysis.csv. Needs numpy, pycocotools and tqdm only.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
+
+from iou_balanced.analysis import Analysis, analyze
+
+
+def parse_run(text: str) -> tuple[str, list[str]]:
+    """A name and its files from "name=a.json,b.json"."""
+    name, equals, files = text.partition("=")
+    paths = [file for file in files.split(",") if file]
+    if not equals or not name or not paths:
+        raise argparse.ArgumentTypeError(
+            f"expected NAME=FILE.json, or NAME=FILE.json,FILE.json for seeds, but got {text!r}"
+        )
+    return name, paths
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ground_truth", help="COCO JSON file, or a folder in VOC format")
+    parser.add_argument("runs", nargs="+", type=parse_run, metavar="NAME=FILE[,FILE...]")
+    parser.add_argument("--output-dir", type=Path, default=Path("report"))
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws of the images")
+    parser.add_argument(
+        "--permutations", type=int, help="swaps of two runs; default: as many as draws"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--confidence", type=float, default=0.95)
+    parser.add_argument("--split", help="of a folder in VOC format")
+    parser.add_argument(
+        "--difficult",
+        choices=("count", "ignore"),
+        default="count",
+        help="VOC's difficult objects: like any other, or left aside",
+    )
+    parser.add_argument(
+        "--train-counts",
+        help="training instances of each class, for AP_tail and AP_head: a file of "
+        "iou_balanced.data.class_counts, or the training annotations",
+    )
+    parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
+    args = parser.parse_args(argv)
+    names = [name for name, _ in args.runs]
+    if len(set(names)) < len(names):
+        parser.error(f"two runs have the same name: {', '.join(names)}")
+    return args
+
+
+def run(args: argparse.Namespace) -> Analysis:
+    """Analyze what the command line names."""
+    permutations = args.draws if args.permutations is None else args.permutations
+    return analyze(
+        args.ground_truth,
+        dict(args.runs),
+        split=args.split,
+        difficult=args.difficult,
+        train_counts=args.train_counts,
+        draws=args.draws,
+        permutations=permutations,
+        seed=args.seed,
+        confidence=args.confidence,
+        processes=args.processes,
+        progress=True,
+    )
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        analysis = run(args)
+        paths = analysis.write(args.output_dir)
+    except (OSError, ValueError) as e:
+        sys.exit(f"analyze: {e}")
+    except KeyboardInterrupt:
+        sys.exit("analyze: interrupted; nothing was written")
+    for text in analysis.warnings:
+        print(f"warning: {text}", file=sys.stderr)
+    print(*analysis.verdict, sep="\n")
+    print(*paths, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
