@@ -18,6 +18,7 @@ import pytest
 PROJECTS = Path(__file__).resolve().parents[1] / "projects"
 PACKAGE = "iou_balanced"
 ROOMS = ("losses", "modeling", "data", "evaluation", "engine", "backbones", "formats", "geometry")
+ROOMS += ("analysis", "reproduction", "inference")
 # Methods that a subclass has to define; and a function that does not return, for type checkers.
 NOT_MEANT_TO_BE_CAUGHT = {"NotImplementedError", "AssertionError"}
 
@@ -39,7 +40,12 @@ def exports(module):
     """The objects in `__all__`. One that is made of `_MODULES` is loaded when first used."""
     if "_MODULES" in module.members:
         places = ast.literal_eval(str(module["_MODULES"].value))
-        return [module[place].members[name] for name, place in places.items()]
+        package = module.package
+        found = []
+        for name, place in places.items():
+            full = place if place.startswith(f"{PACKAGE}.") else f"{module.path}.{place}"
+            found.append(package[full.removeprefix(f"{PACKAGE}.")].members[name])
+        return found
     names = [str(name) for name in module.exports or []]
     return [module.members[name] for name in names if name in module.members]
 
