@@ -24,6 +24,7 @@ _STATUS = {IGNORED: "ignored", TRUE: "true"}
 
 def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
     """The images that made each difference to the first run, and the boxes in them; plain data.
+    Of a single run, those that lower its AP most.
 
     The contribution of an image is by how many percentage points the difference of AP would change
     if the image counted once more. Over all images the contributions sum to 0: they say where the
@@ -36,9 +37,14 @@ def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
     influence = {name: _influence(truth, members) for name, members in runs.items()}
     first, *others = runs
     result, shown = {}, {}
-    for name in others:
-        by_class = influence[name] - influence[first]  # (K, N), NaN without objects
+    for name in others or [first]:
+        by_class = influence[name]  # (K, N), NaN without objects
         total = mean_of_defined(by_class)
+        if others:
+            by_class = by_class - influence[first]
+            total = mean_of_defined(by_class)
+        else:
+            by_class, total = np.minimum(by_class, 0), np.minimum(total, 0)
         images = _largest(total, _NUM_IMAGES)
         classes = {
             class_name: _largest(np.nan_to_num(by_class[k]), _NUM_OF_CLASS)
@@ -54,7 +60,8 @@ def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
         }
     boxes = {name: _Boxes(truth, members[0]) for name, members in runs.items()}
     details = [_details(truth, i, boxes) for i in list(shown)[:_MAX_DETAILS]]
-    return {"differences": result, "images": details}
+    kinds = {"differences": result} if others else {"runs": result, "differences": {}}
+    return {**kinds, "images": details}
 
 
 def _influence(truth: GroundTruth, members: Sequence[Matches]) -> np.ndarray:
