@@ -9,8 +9,9 @@ INIT = Path(__file__).parent / "projects" / "iou_balanced" / "__init__.py"
 
 # timm requires torch and torchvision, so it may stand in extras only.
 EXTRAS = {
+    "analysis": ["pycocotools", "matplotlib", "jinja2", "pillow"],
     "cityscapes": ["cityscapesScripts"],
-    "demo": ["scikit-learn", "matplotlib"],
+    "demo": ["scikit-learn", "matplotlib", "jinja2"],
     "fast-eval": ["faster-coco-eval"],
     "timm": ["timm"],
     "docs": ["sphinx", "myst-parser", "furo"],
@@ -23,6 +24,7 @@ EXTRAS = {
         "timm",
         "scikit-learn",
         "matplotlib",
+        "jinja2",
     ],
 }
 
@@ -32,6 +34,7 @@ setup(
     description="IoU-balanced losses for object detection, as an extension of Detectron2",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
+    package_data={"iou_balanced.analysis.page": ["templates/*"]},
     python_requires=">=3.10",
     install_requires=["numpy", "tabulate", "tqdm"],
     extras_require=EXTRAS,

@@ -7,7 +7,9 @@
 
 The first argument is the ground truth: COCO JSON, or a folder in VOC format. Each other one is a
 run: a name and its result file, or one file for each seed. Differences are to the first run. Writes
-analysis.json and analysis.csv. Needs numpy, pycocotools and tqdm only.
+report.html, a page that holds everything in itself, its charts as PNG files, and all numbers as
+analysis.json and analysis.csv. Needs the package with its extra `analysis`; neither torch nor
+Detectron2.
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from iou_balanced.analysis import Analysis, analyze
+from iou_balanced.analysis.page import NUM_IMAGES, ImageFinder, make_page
 
 
 def parse_run(text: str) -> tuple[str, list[str]]:
@@ -39,12 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("ground_truth", help="COCO JSON file, or a folder in VOC format")
     parser.add_argument("runs", nargs="+", type=parse_run, metavar="NAME=FILE[,FILE...]")
     parser.add_argument("--output-dir", type=Path, default=Path("report"))
-    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws of the images")
-    parser.add_argument(
-        "--permutations", type=int, help="swaps of two runs; default: as many as draws"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws")
-    parser.add_argument("--confidence", type=float, default=0.95)
+    add_options(parser)
     parser.add_argument("--split", help="of a folder in VOC format")
     parser.add_argument(
         "--difficult",
@@ -52,17 +50,36 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="count",
         help="VOC's difficult objects: like any other, or left aside",
     )
+    args = parser.parse_args(argv)
+    names = [name for name, _ in args.runs]
+    if len(set(names)) < len(names):
+        parser.error(f"two runs have the same name: {', '.join(names)}")
+    return args
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of the numbers and of the page."""
+    parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws of the images")
+    parser.add_argument(
+        "--permutations", type=int, help="swaps of two runs; default: as many as draws"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument(
         "--train-counts",
         help="training instances of each class, for AP_tail and AP_head: a file of "
         "iou_balanced.data.class_counts, or the training annotations",
     )
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
-    args = parser.parse_args(argv)
-    names = [name for name, _ in args.runs]
-    if len(set(names)) < len(names):
-        parser.error(f"two runs have the same name: {', '.join(names)}")
-    return args
+    parser.add_argument(
+        "--images", help="folder of the image files; default: looked for beside the ground truth"
+    )
+    parser.add_argument(
+        "--num-images",
+        type=int,
+        default=NUM_IMAGES,
+        help="images on the page (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> Analysis:
@@ -86,9 +103,11 @@ def run(args: argparse.Namespace) -> Analysis:
 def main() -> None:
     args = parse_args()
     try:
+        ImageFinder("", args.images)  # a mistake there is said before the minutes of the analysis
         analysis = run(args)
-        paths = analysis.write(args.output_dir)
-    except (OSError, ValueError) as e:
+        page = make_page(analysis, images=args.images, num_images=args.num_images)
+        paths = [page.write(args.output_dir)[0], *analysis.write(args.output_dir)]
+    except (ImportError, OSError, ValueError) as e:
         sys.exit(f"analyze: {e}")
     except KeyboardInterrupt:
         sys.exit("analyze: interrupted; nothing was written")

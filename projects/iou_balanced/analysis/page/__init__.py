@@ -1,5 +1,9 @@
-"""The page of an analysis: one HTML file that holds everything, and its charts as PNG files."""
+"""The page of an analysis: one HTML file that holds everything, and its charts as PNG files.
 
-from .write import PAGE_FILE, make_page, write_page
+Needs matplotlib, jinja2 and Pillow.
+"""
 
-__all__ = ["PAGE_FILE", "make_page", "write_page"]
+from .pictures import ImageFinder
+from .write import NUM_IMAGES, PAGE_FILE, Page, make_page
+
+__all__ = ["NUM_IMAGES", "PAGE_FILE", "ImageFinder", "Page", "make_page"]

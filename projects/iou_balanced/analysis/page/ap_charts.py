@@ -123,51 +123,22 @@ def ap_by_training_instances(analysis: Analysis) -> Chart | None:
     """
     if not analysis.groups.get("tail"):
         return None
-    counts, tail = analysis.groups["counts"], set(analysis.groups["tail"])
     names = [row["name"] for row in analysis.classes]
     runs = list(analysis.runs)
 
     def paint(axes):
         for name in names:
-            # A class without an instance in training has no place on a logarithmic axis.
-            place = max(counts[name]["instances"], 0.5)
-            values = [analysis.runs[run][class_metric(name)]["value"] for run in runs]
-            for index, value in enumerate(values[1:], start=1):
-                if is_defined(value) and is_defined(values[0]):
-                    style = {"arrowstyle": "->", "color": run_color(index), "shrinkA": 0}
-                    axes.annotate(
-                        "", (place, value), (place, values[0]), arrowprops={**style, "shrinkB": 0}
-                    )
-            axes.plot(
-                place,
-                values[0],
-                color=run_color(0),
-                marker="o" if name in tail else "s",
-                markersize=5,
-                linestyle="none",
-            )
-        if len(names) <= 20:
-            for name in names:
-                place = max(counts[name]["instances"], 0.5)
-                value = analysis.runs[runs[0]][class_metric(name)]["value"]
-                if is_defined(value):
-                    axes.annotate(
-                        plain(short(name, 14)),
-                        (place, value),
-                        (4, 0),
-                        textcoords="offset points",
-                        fontsize=8,
-                        color=MUTED,
-                        va="center",
-                    )
+            _paint_class(axes, analysis, name, is_labelled=len(names) <= 20)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(axes.xaxis.get_major_locator().__class__(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter("")
         axes.plot([], [], "o", color=run_color(0), label=plain(f"{short(runs[0])}, tail"))
         axes.plot([], [], "s", color=run_color(0), label=plain(f"{short(runs[0])}, head"))
         for index, run in enumerate(runs[1:], start=1):
             axes.plot([], [], color=run_color(index), label=plain(f"to {short(run)}"))
         axes.set_xlabel("Training instances of the class")
         axes.set_ylabel("AP [%]")
-        axes.set_ylim(bottom=0)
         finish(axes)
 
     text = (
@@ -177,9 +148,28 @@ def ap_by_training_instances(analysis: Analysis) -> Chart | None:
     return draw("head_and_tail", text, paint, width=6.4, height=4)
 
 
-def band(axes, x, value, low, high, index: int, name: str) -> None:
-    """A line with its intervals behind it."""
+def _paint_class(axes, analysis: Analysis, name: str, *, is_labelled: bool) -> None:
+    # A class without an instance in training has no place on a logarithmic axis.
+    place = max(analysis.groups["counts"][name]["instances"], 0.5)
+    first, *others = (table[class_metric(name)]["value"] for table in analysis.runs.values())
+    if not is_defined(first):
+        return
+    marker = "o" if name in analysis.groups["tail"] else "s"
+    axes.plot(place, first, color=run_color(0), marker=marker, markersize=5, linestyle="none")
+    for index, value in enumerate(others, start=1):
+        if is_defined(value):
+            style = {"arrowstyle": "->", "color": run_color(index), "shrinkA": 0, "shrinkB": 0}
+            axes.annotate("", (place, value), (place, first), arrowprops=style)
+            axes.plot(place, value, alpha=0)  # arrows do not widen the axes
+    if is_labelled:
+        style = {"textcoords": "offset points", "fontsize": 8, "color": MUTED, "va": "center"}
+        axes.annotate(plain(short(name, 14)), (place, first), (5, 0), **style)
+
+
+def band(axes, x, value, low, high, index: int, name: str, *, most: float = 100) -> None:
+    """A line with its intervals behind it, as far as they are between 0 and `most`."""
     color = run_color(index)
+    low, high = np.clip(low, 0, most), np.clip(high, 0, most)
     axes.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
     axes.plot(
         x,

@@ -5,7 +5,9 @@ matplotlib is loaded when a chart is drawn; its global state (pyplot) is not tou
 
 import io
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 __all__ = ["INK", "MARKERS", "MUTED", "TRUTH_COLOR", "Chart", "new_figure", "plain", "run_color"]
 
@@ -50,7 +52,8 @@ class Chart:
     """What it shows, for those who do not see it."""
     svg: str
     """To stand in HTML."""
-    png: bytes
+    to_png: Callable[[], bytes]
+    """Draws the PNG file."""
 
 
 def run_color(index: int) -> str:
@@ -82,16 +85,19 @@ def draw(name: str, alt: str, paint, *, width: float = 4.8, height: float = 3.4)
     new_figure(1, 1)  # says what is missing, before matplotlib's name is used below
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):
-        figure = new_figure(width, height)
-        axes = figure.add_subplot()
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_axisbelow(True)
-        paint(axes)
-        svg, png = io.StringIO(), io.BytesIO()
-        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-        figure.savefig(png, format="png", dpi=120)
-    return Chart(name, alt, _for_html(svg.getvalue(), name), png.getvalue())
+    def save(**options) -> bytes:
+        with rc_context(_STYLE):
+            figure = new_figure(width, height)
+            axes = figure.add_subplot()
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.set_axisbelow(True)
+            paint(axes)
+            file = io.BytesIO()
+            figure.savefig(file, **options)
+        return file.getvalue()
+
+    svg = save(format="svg", transparent=True, metadata={"Date": None}).decode("utf-8")
+    return Chart(name, alt, _for_html(svg, name), partial(save, format="png", dpi=120))
 
 
 def plain(text) -> str:

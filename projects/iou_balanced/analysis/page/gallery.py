@@ -162,6 +162,7 @@ def _box(box: Mapping, picture: Picture, several: bool) -> dict:
         "label": f"{cut} {numbers}" if several else numbers,
         "title": f"{name}: score {box['score']:.3f}, IoU {box['iou']:.3f}, {box['status']}",
         "is_low": box["bbox"][1] < 0.06 * picture.height,
+        "is_right": box["bbox"][0] > 0.7 * picture.width,
     }
 
 

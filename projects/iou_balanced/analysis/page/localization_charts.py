@@ -26,7 +26,7 @@ def _score_by_iou(analysis: Analysis, population: str) -> Chart:
 
     def paint(axes):
         for index, (name, table) in enumerate(_tables(analysis, population)):
-            band(axes, middles, *columns(table["mean_score_by_iou"]), index, name)
+            band(axes, middles, *columns(table["mean_score_by_iou"]), index, name, most=1)
         axes.set_xlabel("IoU of the detection with its object")
         axes.set_ylabel("Mean score")
         axes.set_title("Score by IoU (Fig. 3a)")

@@ -16,20 +16,24 @@ __all__ = ["draw_most_changed"]
 _COLORS = {"true": "#00a878", "false": "#ff5a36", "ignored": "#b7bec6"}
 
 
-def draw_most_changed(analysis: Analysis, finder: ImageFinder) -> bytes | None:
-    """A PNG file; None where no image can be drawn."""
-    details = {x["image_id"]: x for x in analysis.changes.get("images", [])}
-    for image_id in choose_images(analysis, 1):
+def draw_most_changed(analysis: Analysis, finder: ImageFinder) -> bytes:
+    """A PNG file of the first image that can be drawn.
+
+    Raises:
+        ValueError: there is none.
+    """
+    details = {x["image_id"]: x for x in analysis.changes["images"]}
+    for image_id in choose_images(analysis, len(details)):
         detail = details[image_id]
         path = finder.find(detail["file_name"])
         if path is None:
-            return None
+            continue
         try:
             picture = read_picture(path, (detail["width"] or 0, detail["height"] or 0))
         except ImageError:
-            return None
+            continue
         return _draw(detail, picture, default_score([detail]))
-    return None
+    raise ValueError("no image can be drawn")
 
 
 def _draw(detail: Mapping, picture: Picture, score: float) -> bytes:

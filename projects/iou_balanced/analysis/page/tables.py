@@ -34,10 +34,10 @@ _TITLES = {
     "LRP_FN": "its part from missed objects: 1 \u2212 recall",
 }
 _LOCALIZATION = {
-    "rank_correlation": ("rank correlation of score and IoU", False),
-    "mean_iou": ("mean IoU", False),
-    "mean_score": ("mean score", None),
-    "calibration_error": ("calibration error: mean of |score \u2212 IoU| over bins", True),
+    "rank_correlation": ("rank correlation", "of score and IoU (Spearman)", False),
+    "mean_iou": ("mean IoU", "", False),
+    "mean_score": ("mean score", "", None),
+    "calibration_error": ("calibration error", "mean of |score \u2212 IoU| over tenths", True),
 }
 _FOREST_WIDTH = 100
 
@@ -138,11 +138,11 @@ def localization_rows(analysis: Analysis, population: str) -> list[dict]:
             * len(differences),
         }
     ]
-    for key, (name, lower) in _LOCALIZATION.items():
+    for key, (name, title, lower) in _LOCALIZATION.items():
         rows.append(
             {
                 "name": name,
-                "title": "",
+                "title": title,
                 "values": [_value(x[key], 3) for x in runs],
                 "differences": [
                     _difference(analysis, x[key], 3, lower=bool(lower))

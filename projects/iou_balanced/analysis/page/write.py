@@ -2,8 +2,9 @@
 
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from .tables import (
 )
 from .training_log import training_parts
 
-__all__ = ["PAGE_FILE", "Page", "make_page", "write_page"]
+__all__ = ["NUM_IMAGES", "PAGE_FILE", "Page", "make_page"]
 
 PAGE_FILE = "report.html"
 FIGURES = "figures"
@@ -46,8 +47,8 @@ class Page:
     """What is written."""
 
     html: str
-    figures: dict[str, bytes]
-    """File name -> PNG."""
+    figures: dict[str, Callable[[], bytes]]
+    """File name -> what draws the PNG."""
 
     def write(self, output_dir: str | os.PathLike, *, figures: bool = True) -> list[Path]:
         """Write `report.html`, and before it the PNG files into `figures`; each as a whole or not
@@ -57,17 +58,14 @@ class Page:
             the paths, the page's first.
         """
         folder = Path(output_dir)
+        # All is drawn before the first file is written.
+        drawn = {name: to_png() for name, to_png in self.figures.items()} if figures else {}
         paths = [
             write_atomically(folder / FIGURES / name, lambda file, x=data: file.write(x), mode="wb")
-            for name, data in (self.figures if figures else {}).items()
+            for name, data in drawn.items()
         ]
         page = write_atomically(folder / PAGE_FILE, lambda file: file.write(self.html))
         return [page, *paths]
-
-
-def write_page(output_dir: str | os.PathLike, analysis: Analysis, **options) -> list[Path]:
-    """`make_page`, and write what it makes; see there for the options."""
-    return make_page(analysis, **options).write(output_dir)
 
 
 def make_page(
@@ -140,10 +138,9 @@ def make_page(
     drawn: list[Chart] = [chart for chart in charts.values() if chart is not None]
     drawn += [chart for kind in populations for chart in kind["charts"]]
     drawn += training["charts"] if training else []
-    figures = {f"{chart.name}.png": chart.png for chart in drawn}
-    most_changed = draw_most_changed(analysis, finder)
-    if most_changed is not None:
-        figures["most_changed.png"] = most_changed
+    figures = {f"{chart.name}.png": chart.to_png for chart in drawn}
+    if gallery["images"]:
+        figures["most_changed.png"] = partial(draw_most_changed, analysis, finder)
     return Page(html, figures)
 
 
@@ -182,7 +179,7 @@ def _texts(analysis: Analysis, title: str | None, notes: Mapping[str, object]) -
     several = len(runs) > 1
     main_caption = "In percent" + (f"; differences to {runs[0]}" if several else "")
     return {
-        "title": title or (" against ".join([runs[-1], *runs[:-1]]) if several else runs[0]),
+        "title": title or (f"{', '.join(runs[1:])} against {runs[0]}" if several else runs[0]),
         "about": f"{truth}: {about}" if truth else about,
         "verdict": analysis.verdict or ["There is no verdict."],
         "warnings": analysis.warnings,
