@@ -130,13 +130,14 @@ def _match_group(ious: list, crowd: list, ignored: list) -> list[list[int]]:
     """The loops of COCO's evaluation over thresholds, detections and objects."""
     # Those to be found first, else in the order of the file.
     order = sorted(range(len(crowd)), key=ignored.__getitem__)
+    highest = [max(overlaps) for overlaps in ious]
     matches = []
     for threshold in IOU_THRESHOLDS.tolist():
         taken = [False] * len(order)
         row = []
-        for overlaps in ious:
-            best, chosen = min(threshold, 1 - 1e-10), -1
-            for g in order:
+        for overlaps, most in zip(ious, highest, strict=True):
+            best, chosen = threshold, -1
+            for g in order if most >= threshold else ():
                 if taken[g] and not crowd[g]:
                     continue
                 # An object to be found is not given up for an ignored one.

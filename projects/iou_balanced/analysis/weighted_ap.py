@@ -69,7 +69,7 @@ def _others(table: ClassTable, rows: Sequence[np.ndarray]) -> np.ndarray:
     # A loop over rows: numpy's cumsum along the first axis is slower, and needs all rows at once.
     for c, stop in enumerate(table.others_before[:-1].tolist()):
         for image in images[start:stop]:
-            add(total, rows[image], total)
+            add(total, rows[image], out=total)
         start = stop
         result[c] = total
     return result
@@ -88,12 +88,12 @@ def count(
     add, i = np.add, 0
     for c, image in enumerate(table.image.tolist()):
         if status[c] == TRUE:
-            add(num_true, rows[image], num_true)
+            add(num_true, rows[image], out=num_true)
             true[i] = num_true
-            add(num_false, others[c], false[i])
+            add(num_false, others[c], out=false[i])
             i += 1
         elif status[c] == FALSE:
-            add(num_false, rows[image], num_false)
+            add(num_false, rows[image], out=num_false)
     return Counts(which, true, false)
 
 
@@ -145,7 +145,7 @@ def ap_of_counts(counts: Counts, objects: "np.ndarray | _Steps") -> np.ndarray:
     precision = true / (true + false + _TINY)
     maximum = np.maximum
     for row in range(len(precision) - 2, -1, -1):
-        maximum(precision[row], precision[row + 1], precision[row])
+        maximum(precision[row], precision[row + 1], out=precision[row])
     ap = np.empty(len(steps))
     for part, table, begin in steps.chunks():
         levels = table[true[:, part].astype(np.int64) + begin]
