@@ -107,7 +107,8 @@ def _split(keys: np.ndarray) -> dict[int, np.ndarray]:
     """Key -> places, ascending."""
     order = np.argsort(keys, kind="stable")
     distinct, first = np.unique(keys[order], return_index=True)
-    return dict(zip(distinct.tolist(), np.split(order, first[1:]), strict=True))
+    parts = np.split(order, first[1:]) if len(order) else []
+    return dict(zip(distinct.tolist(), parts, strict=True))
 
 
 def _match_areas(ious: list, crowd: list, ignored: np.ndarray) -> np.ndarray:
