@@ -15,6 +15,7 @@ Detectron2.
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
@@ -41,7 +42,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("ground_truth", help="COCO JSON file, or a folder in VOC format")
     parser.add_argument("runs", nargs="+", type=parse_run, metavar="NAME=FILE[,FILE...]")
-    parser.add_argument("--output-dir", type=Path, default=Path("report"))
     add_options(parser)
     parser.add_argument("--split", help="of a folder in VOC format")
     parser.add_argument(
@@ -51,14 +51,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="VOC's difficult objects: like any other, or left aside",
     )
     args = parser.parse_args(argv)
-    names = [name for name, _ in args.runs]
+    refuse_same_names(parser, args.runs)
+    return args
+
+
+def refuse_same_names(parser: argparse.ArgumentParser, runs: list[tuple[str, list[str]]]) -> None:
+    """Exit where two runs have one name."""
+    names = [name for name, _ in runs]
     if len(set(names)) < len(names):
         parser.error(f"two runs have the same name: {', '.join(names)}")
-    return args
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of the numbers and of the page."""
+    parser.add_argument("--output-dir", type=Path, default=Path("report"))
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws of the images")
     parser.add_argument(
         "--permutations", type=int, help="swaps of two runs; default: as many as draws"
@@ -84,33 +90,38 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Analysis:
     """Analyze what the command line names."""
+    given = {"split": args.split, "difficult": args.difficult}
+    return analyze(args.ground_truth, dict(args.runs), **given, **options(args))
+
+
+def options(args: argparse.Namespace) -> dict:
+    """Arguments of `analyze`, from `add_options`."""
+    names = ("train_counts", "draws", "seed", "confidence", "processes")
     permutations = args.draws if args.permutations is None else args.permutations
-    return analyze(
-        args.ground_truth,
-        dict(args.runs),
-        split=args.split,
-        difficult=args.difficult,
-        train_counts=args.train_counts,
-        draws=args.draws,
-        permutations=permutations,
-        seed=args.seed,
-        confidence=args.confidence,
-        processes=args.processes,
-        progress=True,
-    )
+    given = {name: getattr(args, name) for name in names}
+    return {**given, "permutations": permutations, "progress": True}
 
 
-def main() -> None:
-    args = parse_args()
+def write(
+    args: argparse.Namespace, make_analysis: Callable[[], Analysis], trainings: dict | None = None
+) -> None:
+    """Analyze, draw, and write everything; say what was found, or in one line what is wrong.
+
+    Args:
+        trainings: run -> metrics.json.
+    """
+    tool = Path(sys.argv[0]).stem
     try:
         ImageFinder("", args.images)  # a mistake there is said before the minutes of the analysis
-        analysis = run(args)
-        page = make_page(analysis, images=args.images, num_images=args.num_images)
+        analysis = make_analysis()
+        page = make_page(
+            analysis, images=args.images, num_images=args.num_images, trainings=trainings
+        )
         paths = [page.write(args.output_dir)[0], *analysis.write(args.output_dir)]
     except (ImportError, OSError, ValueError) as e:
-        sys.exit(f"analyze: {e}")
+        sys.exit(f"{tool}: {e}")
     except KeyboardInterrupt:
-        sys.exit("analyze: interrupted; nothing was written")
+        sys.exit(f"{tool}: interrupted; nothing was written")
     for text in analysis.warnings:
         print(f"warning: {text}", file=sys.stderr)
     print(*analysis.verdict, sep="\n")
@@ -118,4 +129,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    arguments = parse_args()
+    write(arguments, lambda: run(arguments))

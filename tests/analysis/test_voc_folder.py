@@ -77,7 +77,9 @@ def test_images_by_stem_or_number(folder):
     results = [result(7, 0, *box), result(1, 1, *box)]
     found = read_detections(results, truth)
     assert found.image.tolist() == [0, 2] and found.category.tolist() == [0, 1]
-    assert analyze(truth, {"a": results}, draws=20).runs["a"]["AP-cat"]["value"] == pytest.approx(100)
+    assert analyze(truth, {"a": results}, draws=20).runs["a"]["AP-cat"]["value"] == pytest.approx(
+        100
+    )
 
 
 def test_splits(folder):

@@ -12,15 +12,15 @@ from iou_balanced.analysis.page import PAGE_FILE, make_page
 from iou_balanced.analysis.run_folder import RunFolder, find_inputs, read_run_folder
 from iou_balanced.files import write_atomically
 
-__all__ = ["DRAWS", "LARGE", "write_report"]
+__all__ = ["DRAWS", "LARGEST", "write_report"]
 
 logger = logging.getLogger(__name__)
 
 DRAWS = 200
 """Of the images, for the intervals."""
-LARGE = 200_000
-"""Detections from which on there are `DRAWS_OF_LARGE`."""
-DRAWS_OF_LARGE = 50
+LARGEST = 300_000_000
+"""Bytes of a result file, above which the page is left to tools/compare.py: some 2 million boxes,
+which take minutes. COCO's val2017 with 100 boxes in each image has a quarter of it."""
 _NUM_IMAGES = 12
 
 
@@ -55,6 +55,13 @@ def _write_pages(cfg: DictConfig, since: float) -> list[str]:
             continue
         start = time.perf_counter()
         run = read_run_folder(folder)
+        if os.path.getsize(run.detections) > LARGEST:
+            logger.info(
+                "No %s: %s is too large to be analysed within a training; "
+                "tools/compare.py %s does it",
+                *(PAGE_FILE, run.detections, cfg.train.output_dir),
+            )
+            continue
         file = PAGE_FILE if not paths else f"report_{run.data_set.replace('/', '_')}.html"
         path = os.path.join(cfg.train.output_dir, file)
         page = _make_page(cfg, run)
@@ -90,14 +97,10 @@ def _make_page(cfg: DictConfig, run: RunFolder) -> str:
 
 
 def _analyze(run: RunFolder, name: str) -> Analysis:
-    large = os.path.getsize(run.detections) > LARGE * _BYTES_OF_DETECTION
     return analyze(
         run.read_ground_truth(),
         {name: os.fspath(run.detections)},
         train_counts=run.class_counts,
-        draws=DRAWS_OF_LARGE if large else DRAWS,
+        draws=DRAWS,
         permutations=0,
     )
-
-
-_BYTES_OF_DETECTION = 150  # of a result file, about

@@ -215,9 +215,7 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         self._log(by_metric, ap)
         if self._output_dir is not None:
             write_metrics_csv(self._output_dir / METRICS_FILE, results)
-            write_atomically(
-                self._output_dir / CLASSES_FILE, lambda f: write_classes(f, ap, names)
-            )
+            write_atomically(self._output_dir / CLASSES_FILE, lambda f: write_classes(f, ap, names))
             self._analysis_files.write(self._output_dir, detections)
         return results
 
