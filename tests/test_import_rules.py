@@ -16,7 +16,7 @@ RULES = {
     "backbones": {"detectron2", "files", "timm"},
     "data": {"detectron2", "formats", "files", "geometry"},
     "analysis": {
-        *("numpy", "pycocotools", "matplotlib", "jinja2", "PIL", "tqdm"),
+        *("numpy", "pycocotools", "matplotlib", "jinja2", "PIL", "tabulate", "tqdm"),
         *("files", "formats"),
     },
     "evaluation": {"detectron2", "analysis", "data", "formats", "files"},

@@ -21,7 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from iou_balanced.analysis import Analysis, analyze
-from iou_balanced.analysis.page import NUM_IMAGES, ImageFinder, make_page
+from iou_balanced.analysis.page import NUM_IMAGES, ImageFinder, format_table, make_page
 
 
 def parse_run(text: str) -> tuple[str, list[str]]:
@@ -124,7 +124,7 @@ def write(
         sys.exit(f"{tool}: interrupted; nothing was written")
     for text in analysis.warnings:
         print(f"warning: {text}", file=sys.stderr)
-    print(*analysis.verdict, sep="\n")
+    print(format_table(analysis), *analysis.verdict, sep="\n")
     print(*paths, sep="\n")
 
 

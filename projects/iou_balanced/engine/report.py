@@ -82,7 +82,6 @@ def _make_page(cfg: DictConfig, run: RunFolder) -> str:
     name = os.path.basename(os.path.normpath(cfg.train.output_dir)) or "run"
     analysis = _analyze(run, name)
     notes = {
-        "Data set": run.data_set,
         "Folder": os.path.abspath(cfg.train.output_dir),
         "AP": "by COCO's rules, whichever evaluator wrote the metrics.",
     }
@@ -90,6 +89,7 @@ def _make_page(cfg: DictConfig, run: RunFolder) -> str:
         analysis,
         images=run.images,
         num_images=_NUM_IMAGES,
+        title=f"{name} on {run.data_set}",
         notes=notes,
         trainings={name: os.path.join(cfg.train.output_dir, "metrics.json")},
     )

@@ -1,7 +1,7 @@
-"""Evaluation: COCO metrics, the numbers of Figure 3, and a report that compares runs.
+"""Evaluation: COCO and VOC metrics, and the numbers of Figure 3.
 
-The names are loaded when they are first used: the figures need no Detectron2, and nothing here
-needs matplotlib before a report is written.
+The names are loaded when they are first used: the numbers need no Detectron2. Runs are compared by
+`iou_balanced.analysis`.
 """
 
 import importlib
@@ -9,6 +9,7 @@ import importlib
 _MODULES = {
     "COCOBoxEvaluator": "coco",
     "load_ground_truth": "coco_ground_truth",
+    "write_analysis_inputs": "analysis_inputs",
     "write_metrics_csv": "result_files",
     "write_result_file": "result_files",
     "MAIN_METRICS": "metrics",
@@ -27,9 +28,6 @@ _MODULES = {
     "VOCDetectionEvaluator": "voc",
     "voc_average_precision": "voc_metrics",
     "summarize_voc_ap": "voc_metrics",
-    "Run": "report",
-    "format_comparison": "report",
-    "write_comparison_report": "report",
 }
 
 __all__ = sorted(_MODULES)

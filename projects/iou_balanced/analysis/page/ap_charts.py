@@ -70,7 +70,7 @@ def difference_by_threshold(analysis: Analysis) -> Chart | None:
             )
         axes.set_xlabel("IoU threshold")
         axes.set_ylabel(plain(f"Points of AP against {short(analysis.first)}"))
-        finish(axes, legend=len(analysis.differences) > 1)
+        finish(axes)
 
     text = f"Difference of AP to {analysis.first} by IoU threshold: {'; '.join(parts)}."
     return draw("difference_by_iou", text, paint)
@@ -182,10 +182,10 @@ def band(axes, x, value, low, high, index: int, name: str, *, most: float = 100)
     )
 
 
-def finish(axes, *, legend: bool = True, grid: str = "both") -> None:
-    """Grid and legend."""
+def finish(axes, *, grid: str = "both") -> None:
+    """Grid, and a legend where there is more than one thing."""
     axes.grid(True, axis=grid, linewidth=0.8)
-    if legend:
+    if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend()
 
 
