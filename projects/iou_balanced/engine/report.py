@@ -24,7 +24,7 @@ which take minutes. COCO's val2017 with 100 boxes in each image has a quarter of
 _NUM_IMAGES = 12
 
 
-def write_report(cfg: DictConfig, *, since: float = 0.0) -> list[str]:
+def write_report(cfg: DictConfig, *, eval_only: bool = False) -> list[str]:
     """Write `report.html` into train.output_dir, by the main process, unless train.report is False.
 
     Where evaluators write into several folders, each page but the first has its data set's name.
@@ -32,7 +32,7 @@ def write_report(cfg: DictConfig, *, since: float = 0.0) -> list[str]:
 
     Args:
         cfg: of the run.
-        since: evaluations that were written before this time are not this run's.
+        eval_only: the run was an evaluation.
 
     Returns:
         the paths of the pages.
@@ -40,18 +40,24 @@ def write_report(cfg: DictConfig, *, since: float = 0.0) -> list[str]:
     if not cfg.train.report or not comm.is_main_process():
         return []
     try:
-        return _write_pages(cfg, since)
+        return _write_pages(cfg, _start(cfg, eval_only))
     except Exception as e:
         text = " ".join(str(e).split())
         logger.warning("No %s: %s: %s", PAGE_FILE, type(e).__name__, text)
         return []
 
 
+def _start(cfg: DictConfig, eval_only: bool) -> float:
+    """When the run wrote its config, by the clock of the file system."""
+    name = "config_eval.yaml" if eval_only else "config.yaml"
+    return os.path.getmtime(os.path.join(cfg.train.output_dir, name))
+
+
 def _write_pages(cfg: DictConfig, since: float) -> list[str]:
     paths = []
     for folder in _evaluated_folders(cfg):
         inputs = find_inputs(folder)
-        if inputs is None or inputs.stat().st_mtime < since:
+        if inputs is None or inputs.stat().st_mtime < since:  # of an earlier evaluation
             continue
         start = time.perf_counter()
         run = read_run_folder(folder)

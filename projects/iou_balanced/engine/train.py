@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 
 import torch
@@ -203,7 +202,6 @@ def main(args) -> dict:
     Returns:
         The metrics with --eval-only, else {}.
     """
-    start = time.time()
     register_weights_handler()  # a config saved as yaml cannot do it itself
     cfg = load_config(args.config_file, args.opts)
     check_output_dir(cfg.train.output_dir)
@@ -218,7 +216,7 @@ def main(args) -> dict:
         default_setup(cfg, args)
     if not args.eval_only:
         do_train(args, cfg)
-        write_report(cfg, since=start)
+        write_report(cfg)
         return {}
     model = instantiate_model(cfg).to(cfg.train.device)
     extra = load_for_evaluation(model, cfg)
@@ -231,7 +229,7 @@ def main(args) -> dict:
             record["iteration"] = extra["iteration"]
         with open(os.path.join(cfg.train.output_dir, "metrics.json"), "a") as f:
             f.write(json.dumps(record, sort_keys=True) + "\n")
-    write_report(cfg, since=start)
+    write_report(cfg, eval_only=True)
     return results
 
 
