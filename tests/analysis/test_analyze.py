@@ -1,6 +1,7 @@
 """The whole: values are pycocotools', files can be read, and words say what the numbers say."""
 
 import csv
+import importlib
 import json
 import math
 import subprocess
@@ -254,3 +255,20 @@ def test_the_tool_refuses_in_one_line(files, tmp_path):
         )
         assert done.returncode and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupt_leaves_the_former_files(files, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    tool = importlib.import_module("analyze")
+    (tmp_path / "analysis.json").write_text("former")
+    arguments = ["analyze", str(files[0] / "truth.json"), f"a={files[0]}/plain.json"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--output-dir", str(tmp_path), "--draws", "20"])
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tool.Analysis, "to_dict", interrupted)
+    with pytest.raises(SystemExit, match="interrupted; nothing was written"):
+        tool.main()
+    assert [p.name for p in tmp_path.iterdir()] == ["analysis.json"]
+    assert (tmp_path / "analysis.json").read_text() == "former"

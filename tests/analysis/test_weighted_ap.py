@@ -5,12 +5,15 @@ import pytest
 
 from iou_balanced.analysis import Detections
 from iou_balanced.analysis.class_tables import class_table, pooled
+from iou_balanced.analysis.estimates import metric_samples
 from iou_balanced.analysis.influence import ap_influence
+from iou_balanced.analysis.intervals import difference
 from iou_balanced.analysis.matching import match
-from iou_balanced.analysis.resampling import multiplicities, permute, swaps
+from iou_balanced.analysis.resampling import bootstrap, multiplicities, permute, swaps
 from iou_balanced.analysis.weighted_ap import weighted_ap
 
 from .reference import pycocotools_ap, random_data
+from .simulation import draw_scene
 
 CASES = {
     "plain": {"crowds": 0.0},
@@ -57,13 +60,27 @@ def test_an_image_drawn_twice_counts_twice(case):
         )
 
 
-def test_to_drop_repeats_is_another_number():
-    truth, detections = random_data(5, num_images=150)
-    weights = multiplicities(truth.num_images, 300, seed=1)
-    full = ap_of(truth, detections, weights)[0, 0, 0, 1:]
-    dropped = ap_of(truth, detections, np.minimum(weights, 1))[0, 0, 0, 1:]
-    # Without repeats a draw is a subset of 63% of the images, whose numbers vary less.
-    assert dropped.std() < 0.9 * full.std()
+def test_to_drop_repeats_flips_a_verdict():
+    """Two detectors of nearly the same kind on 300 images, 400 draws."""
+    truth, ((one,), (other,)) = draw_scene(
+        np.random.default_rng(29), 300, (0.5,), noises=(0.08, 0.077)
+    )
+    draws = multiplicities(300, 400, seed=0)
+
+    def interval(weights):
+        rows = list(weights.astype(float))
+        ap = [weighted_ap(class_table(m, truth, 0, 0), rows).mean(axis=0) for m in (one, other)]
+        return np.quantile((ap[1] - ap[0])[1:], [0.025, 0.975])
+
+    found = interval(draws)
+    assert found[0] < 0 < found[1]  # they cannot be told apart
+    # Without repeats a draw is 63% of the images, and draws differ less from each other.
+    dropped = interval(np.minimum(draws, 1))
+    assert dropped[0] > 0
+    assert np.diff(dropped) < 0.9 * np.diff(found)
+    ours = [metric_samples(truth, [d]) for d in bootstrap(truth, [one, other], draws=400, seed=0)]
+    number = difference(ours[1]["AP"], ours[0]["AP"], 0.95)
+    assert number.low < 0 < number.high
 
 
 def test_counts_that_do_not_fit_a_table_at_once(monkeypatch):

@@ -11,6 +11,8 @@ import numpy as np
 import pycocotools.mask as mask_util
 from pycocotools.coco import COCO
 
+from .rank_correlation import rank_correlation_influence
+
 IOU_EDGES = tuple(np.round(np.linspace(0.5, 1.0, 11), 2).tolist())
 """Edges of the ten IoU ranges of Figure 3a."""
 
@@ -129,16 +131,7 @@ def rank_correlation(scores: np.ndarray, ious: np.ndarray) -> float:
     NaN where it is undefined: fewer than two detections, or all scores or all IoUs equal.
     """
     scores, ious = _pair(scores, ious)
-    if len(scores) < 2:
-        return float("nan")
-    x, y = (_ranks(values) - (len(values) + 1) / 2 for values in (scores, ious))
-    norm = np.sqrt((x @ x) * (y @ y))
-    return float(x @ y / norm) if norm > 0 else float("nan")
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return rank_correlation_influence(scores, ious, np.zeros(len(scores), np.int64), 1)[0]
 
 
 def _flat_results(results, category_ids):

@@ -1,6 +1,7 @@
 """Tasks over several processes, with a progress bar, in the order of the tasks."""
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -55,6 +56,8 @@ def run_tasks(
 
 def _start(make_shared: Callable[[], Any]) -> None:
     global _shared
+    # An interrupt ends the first process, which then lets these end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _shared = make_shared()
 
 

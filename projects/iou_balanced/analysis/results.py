@@ -61,10 +61,8 @@ def read_detections(
     boxes, score = _boxes(columns["bbox"], name), _scores(columns["score"], name)
 
     def describe(i: int) -> str:
-        return (
-            f"[{i}] (image {columns['image_id'][i]!r}, bbox {columns['bbox'][i]}, "
-            f"score {columns['score'][i]})"
-        )
+        box = ", ".join(f"{v:g}" for v in boxes[i].tolist())
+        return f"[{i}] (image {columns['image_id'][i]!r}, bbox [{box}], score {score[i]:g})"
 
     check_scores(score, describe, name)
     check_boxes(boxes, truth.image_sizes[image], describe, name, warn)
