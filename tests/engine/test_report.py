@@ -16,7 +16,7 @@ from tests.analysis.page.reading import Page
 from .colors import ORDER, OTHER, args_for, coco_set, knows, voc_set
 from .helpers import ROOT, make_args, read_metrics
 
-BOFL = str(ROOT / "configs/Digits/fcos_small_long_tail_bofl.py")
+BOFL = str(ROOT / "configs/Digits/retinanet_small_long_tail_bofl.py")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_a_training_leaves_a_page(run):
     (weights,) = (t for t in page.tables if t[0] == ["class", "weight"])
     assert [row[0] for row in weights[1:]] == [str(i) for i in range(10)]
     for name, weight in weights[1:]:
-        assert float(weight) == pytest.approx(last[f"class_weight/{name}"], abs=6e-4)
+        assert float(weight) == pytest.approx(records[3][f"class_weight/{name}"], abs=6e-4)
     assert len(page.of_class("figure", "images")) > 0  # they are found
     assert not list(run.glob("analysis.*")) and not (run / "figures").exists()
 

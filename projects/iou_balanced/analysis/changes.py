@@ -38,14 +38,12 @@ def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
     first, *others = runs
     result, shown = {}, {}
     for name in others or [first]:
-        by_class = influence[name]  # (K, N), NaN without objects
-        total = mean_of_defined(by_class)
-        if others:
-            by_class = by_class - influence[first]
-            total = mean_of_defined(by_class)
-        else:
-            by_class, total = np.minimum(by_class, 0), np.minimum(total, 0)
+        by_class = influence[name] - influence[first] if others else influence[first]
+        total = mean_of_defined(by_class)  # (K, N), NaN without objects, to (N,)
         images = _largest(total, _NUM_IMAGES)
+        if not others:
+            images = np.argsort(total, kind="stable")[:_NUM_IMAGES].tolist()
+            by_class = np.minimum(by_class, 0)
         classes = {
             class_name: _largest(np.nan_to_num(by_class[k]), _NUM_OF_CLASS)
             for k, class_name in enumerate(truth.class_names)

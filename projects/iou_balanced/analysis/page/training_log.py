@@ -1,6 +1,7 @@
 """Curves of trainings and the class weights in force, from Detectron2's metrics.json."""
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -62,11 +63,13 @@ def training_parts(trainings: Mapping[str, str | os.PathLike], runs: Sequence[st
 
 def _series(log: Sequence[Mapping], key: re.Pattern) -> list[tuple[int, float]]:
     found = []
+    # The evaluation at the end of a training counts one iteration more than there were.
+    last = max((r["iteration"] for r in log if "total_loss" in r), default=math.inf)
     for record in log:
         # Of several test sets the mean of what there is.
         values = [v for k, v in record.items() if key.fullmatch(k) and is_defined(v)]
         if values:
-            found.append((record["iteration"] + 1, sum(values) / len(values)))
+            found.append((min(record["iteration"], last) + 1, sum(values) / len(values)))
     return found
 
 
