@@ -116,7 +116,7 @@ def make_photos(tmp_path):
         (folder / "inference").mkdir(parents=True)
         metrics = {f"bbox/{key}": ap for key in ("AP", "AP50", "AP75", "AP80", "AP90")}
         (folder / "metrics.json").write_text(f'{{"iteration": 0}}\n{json.dumps(metrics)}\n')
-        box = {"image_id": image_id, "category_id": 1, "bbox": [10, 10, 30, 40], "score": 0.9}
+        box = {"image_id": image_id, "category_id": 0, "bbox": [10, 10, 30, 40], "score": 0.9}
         (folder / "inference/coco_instances_results.json").write_text(json.dumps([box]))
 
 
@@ -134,7 +134,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
             # The line numbers of a traceback are those of the page.
             exec(compile("\n" * block.line + block.code, block.page, "exec"), names)
     if page == "docs/tutorial.md":
-        assert "<html" in (tmp_path / "output/photos/report.html").read_text("utf-8")
+        assert "<html" in (tmp_path / "output/photos/report/report.html").read_text("utf-8")
 
 
 # yaml.

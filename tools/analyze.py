@@ -117,7 +117,9 @@ def write(
         page = make_page(
             analysis, images=args.images, num_images=args.num_images, trainings=trainings
         )
-        paths = [page.write(args.output_dir)[0], *analysis.write(args.output_dir)]
+        figures = page.draw_figures()  # so that all is there before the first file is written
+        paths = analysis.write(args.output_dir)
+        paths = [page.write(args.output_dir, figures)[0], *paths]
     except (ImportError, OSError, ValueError) as e:
         sys.exit(f"{tool}: {e}")
     except KeyboardInterrupt:
@@ -128,6 +130,10 @@ def write(
     print(*paths, sep="\n")
 
 
+def main() -> None:
+    args = parse_args()
+    write(args, lambda: run(args))
+
+
 if __name__ == "__main__":
-    arguments = parse_args()
-    write(arguments, lambda: run(arguments))
+    main()

@@ -50,16 +50,24 @@ class Page:
     figures: dict[str, Callable[[], bytes]]
     """File name -> what draws the PNG."""
 
-    def write(self, output_dir: str | os.PathLike, *, figures: bool = True) -> list[Path]:
-        """Write `report.html`, and before it the PNG files into `figures`; each as a whole or not
-        at all.
+    def draw_figures(self) -> dict[str, bytes]:
+        """File name -> PNG."""
+        return {name: to_png() for name, to_png in self.figures.items()}
+
+    def write(
+        self, output_dir: str | os.PathLike, figures: Mapping[str, bytes] | None = None
+    ) -> list[Path]:
+        """Write the PNG files into `figures`, then `report.html`; each as a whole or not at all.
+
+        Args:
+            figures: those that were drawn already. Default: they are drawn before the first file
+                is written.
 
         Returns:
             the paths, the page's first.
         """
         folder = Path(output_dir)
-        # All is drawn before the first file is written.
-        drawn = {name: to_png() for name, to_png in self.figures.items()} if figures else {}
+        drawn = self.draw_figures() if figures is None else figures
         paths = [
             write_atomically(folder / FIGURES / name, lambda file, x=data: file.write(x), mode="wb")
             for name, data in drawn.items()
