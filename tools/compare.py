@@ -74,7 +74,7 @@ def write_inputs_by_config(folder: str) -> None:
         return  # `read_run_folder` says what is missing
     from detectron2.config import LazyConfig, instantiate
 
-    from iou_balanced.evaluation import write_analysis_inputs
+    from iou_balanced.evaluation.analysis_inputs import write_analysis_inputs
     from iou_balanced.evaluation.coco_ground_truth import ground_truth_of, keep_converted
 
     cfg = LazyConfig.load(str(config))

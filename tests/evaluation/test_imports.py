@@ -24,9 +24,9 @@ def test_importing_needs_neither_matplotlib_nor_the_detectors():
 def test_names_are_not_hidden_by_modules():
     # Importing a submodule binds its name in the package.
     import iou_balanced.evaluation as evaluation
-    from iou_balanced.evaluation import analysis_inputs, coco, metrics
+    from iou_balanced.evaluation import coco, metrics
 
-    modules = {analysis_inputs, coco, metrics}
+    modules = {coco, metrics}
     assert modules.isdisjoint(getattr(evaluation, name) for name in evaluation.__all__)
 
 

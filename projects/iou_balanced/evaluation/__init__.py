@@ -9,7 +9,6 @@ import importlib
 _MODULES = {
     "COCOBoxEvaluator": "coco",
     "load_ground_truth": "coco_ground_truth",
-    "write_analysis_inputs": "analysis_inputs",
     "write_metrics_csv": "result_files",
     "write_result_file": "result_files",
     "MAIN_METRICS": "metrics",
