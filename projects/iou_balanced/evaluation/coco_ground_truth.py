@@ -145,9 +145,9 @@ def ground_truth_of_dicts(
     records = [
         {
             "image_id": record.get("image_id", i),
-            "file_name": record["file_name"],
-            "width": int(record["width"]),
-            "height": int(record["height"]),
+            "file_name": record.get("file_name", ""),
+            "width": int(record.get("width") or 0),
+            "height": int(record.get("height") or 0),
             **_boxes(record, places),
         }
         for i, record in enumerate(dicts)
@@ -168,7 +168,7 @@ def _box(record: dict, index: int, places: Sequence[int]) -> dict:
         ValueError: a value that cannot be read; names image, box and key.
     """
     annotation = record["annotations"][index]
-    where = f"image {record['file_name']}, box {index}"
+    where = f"image {record.get('file_name', record.get('image_id'))}, box {index}"
     bbox = [parse_number(v.item() if hasattr(v, "item") else v) for v in annotation["bbox"]]
     category, iscrowd = annotation.get("category_id"), parse_flag(annotation.get("iscrowd") or 0)
     if len(bbox) != 4 or None in bbox:

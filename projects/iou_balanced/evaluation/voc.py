@@ -118,9 +118,10 @@ class VOCDetectionEvaluator(DatasetEvaluator):
                 self._logger.warning(absent)
             dicts = DatasetCatalog.get(dataset_name)
             self._read_ground_truth(dicts)
-            self._analysis_files = VOCAnalysisFiles(
-                dataset_name, dicts, self._class_names, class_counts
-            )
+            if output_dir is not None:
+                self._analysis_files = VOCAnalysisFiles(
+                    dataset_name, dicts, self._class_names, class_counts
+                )
 
     @property
     def class_names(self) -> list[str]:
