@@ -13,12 +13,13 @@ from .influence import ap_influence
 from .matching import IGNORED, TRUE, Matches
 from .metric_names import IOU_THRESHOLDS, mean_of_defined
 
-__all__ = ["changes"]
+__all__ = ["MAX_FALSE", "changes"]
 
 _NUM_IMAGES = 24
 _NUM_OF_CLASS = 4
 _MAX_DETAILS = 300
-_MAX_FALSE = 12  # of the highest scores, in an image and run
+MAX_FALSE = 12
+"""Detections that find no object, of the highest scores, that are kept of an image and run."""
 _STATUS = {IGNORED: "ignored", TRUE: "true"}
 
 
@@ -109,7 +110,7 @@ class _Boxes:
         for d in rows.tolist():
             status = _STATUS.get(int(self._status[d]), "false")
             num_false += status != "true"
-            if status != "true" and num_false > _MAX_FALSE:
+            if status != "true" and num_false > MAX_FALSE:
                 continue
             matched = int(matches.matched_object[d])
             iou = matches.matched_iou[d] if matched >= 0 else matches.best_iou[d]

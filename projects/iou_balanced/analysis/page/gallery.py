@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from iou_balanced.analysis.changes import MAX_FALSE
 from iou_balanced.analysis.data import Analysis
 from iou_balanced.formats.class_names import list_names
 from iou_balanced.formats.image_files import ImageError
@@ -140,14 +141,16 @@ def _panel(
     ]
     total = sum(item["kind"] == "object" for item in objects)
     false = sum(box["status"] == "false" and box["score"] >= score for box in boxes)
+    others = sum(box["status"] != "true" and box["score"] >= score for box in boxes)
+    false = f"{false}{' or more' if others == MAX_FALSE else ''} false"
     return {
         "run": run,
         "index": index,
         "objects": objects,
         "boxes": [_box(box, picture, several) for box in reversed(boxes)],  # the best on top
-        "alt": f"{detail['file_name']}, {run}: {len(met)} of {total} objects found, {false} false "
+        "alt": f"{detail['file_name']}, {run}: {len(met)} of {total} objects found, {false} "
         f"boxes, of score {score:.2f} and more",
-        "text": f"{len(met)} of {total} found, {false} false",
+        "text": f"{len(met)} of {total} found, {false}",
     }
 
 

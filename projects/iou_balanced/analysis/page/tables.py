@@ -72,7 +72,7 @@ def _rows(analysis: Analysis, metrics: Sequence[str]) -> list[dict]:
 
 
 def class_rows(analysis: Analysis) -> list[dict]:
-    """Every class, those of the largest differences first; of a single run by falling AP."""
+    """Every class: first what is more than noise, then by size; of a single run by falling AP."""
     scale = _largest(
         table[class_metric(row["name"])]
         for table in analysis.differences.values()
@@ -102,7 +102,9 @@ def class_rows(analysis: Analysis) -> list[dict]:
                 ),
             }
         )
-    return sorted(rows, key=lambda row: -row["size"])
+    return sorted(
+        rows, key=lambda x: (not any(d["direction"] for d in x["differences"]), -x["size"])
+    )
 
 
 def error_rows(analysis: Analysis) -> list[dict]:

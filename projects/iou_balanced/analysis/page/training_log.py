@@ -113,6 +113,7 @@ def _line_chart(
                 linewidth=1.6,
             )
         axes.set_xlabel("Iteration")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(label)
         axes.set_title(title)
         axes.set_ylim(bottom=0)
