@@ -109,7 +109,9 @@ def ap_lost(analysis: Analysis) -> Chart:
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.set_xlabel("Points of AP50 that mending it alone would give")
-        finish(axes, grid="x")
+        axes.grid(True, axis="x", linewidth=0.8)
+        if len(runs) > 1:  # above: bars may be anywhere
+            axes.figure.legend(loc="outside upper center", ncols=2)
 
     height = 1.5 + 0.32 * len(kinds) * max(1, len(runs) * 0.6)
     text = f"Points of AP50 lost by kind of error. {'; '.join(parts)}."
@@ -182,9 +184,9 @@ def band(axes, x, value, low, high, index: int, name: str, *, most: float = 100)
     )
 
 
-def finish(axes, *, grid: str = "both") -> None:
+def finish(axes) -> None:
     """Grid, and a legend where there is more than one thing."""
-    axes.grid(True, axis=grid, linewidth=0.8)
+    axes.grid(True, linewidth=0.8)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend()
 

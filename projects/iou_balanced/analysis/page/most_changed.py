@@ -88,6 +88,10 @@ def _labelled_box(axes, box: Mapping, picture: Picture) -> None:
 
 def _box(axes, bbox, color, **style) -> None:
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     x, y, w, h = bbox
-    axes.add_patch(Rectangle((x, y), w, h, fill=False, edgecolor=color, **style))
+    # A dark rim, for images of the line's own color.
+    rim = [withStroke(linewidth=style["linewidth"] + 1.2, foreground="#00000099")]
+    style = {**style, "fill": False, "edgecolor": color, "path_effects": rim}
+    axes.add_patch(Rectangle((x, y), w, h, **style))
