@@ -33,9 +33,9 @@ class BuildWithConfigs(build_py):
 
 # timm requires torch and torchvision, so it may stand in extras only.
 EXTRAS = {
-    "analysis": ["pycocotools", "matplotlib"],
+    "analysis": ["pycocotools", "matplotlib", "jinja2", "pillow"],
     "cityscapes": ["cityscapesScripts"],
-    "demo": ["scikit-learn", "matplotlib"],
+    "demo": ["scikit-learn", "matplotlib", "jinja2"],
     "fast-eval": ["faster-coco-eval"],
     "timm": ["timm"],
     "export": ["onnx>=1.16", "onnxruntime>=1.17"],
@@ -58,6 +58,7 @@ EXTRAS = {
         "av",
         "scikit-learn",
         "matplotlib",
+        "jinja2",
         "wheel",
     ],
 }
@@ -70,7 +71,15 @@ setup(
     long_description_content_type="text/markdown",
     package_dir={"": "projects"},
     packages=find_packages("projects"),
-    package_data={"iou_balanced": ["**/*.json", "**/*.csv", "**/*.yaml", "py.typed"]},
+    package_data={
+        "iou_balanced": [
+            "**/*.json",
+            "**/*.csv",
+            "**/*.yaml",
+            "py.typed",
+            "analysis/page/templates/*",
+        ]
+    },
     cmdclass={"build_py": BuildWithConfigs},
     python_requires=">=3.10",
     # omegaconf: the cap of hydra-core, which Detectron2 needs; 2.4 words its errors otherwise.

@@ -36,7 +36,7 @@ def make_photos(tmp_path):
         (folder / "inference").mkdir(parents=True)
         metrics = {f"bbox/{key}": ap for key in ("AP", "AP50", "AP75", "AP80", "AP90")}
         (folder / "metrics.json").write_text(f'{{"iteration": 0}}\n{json.dumps(metrics)}\n')
-        box = {"image_id": image_id, "category_id": 1, "bbox": [10, 10, 30, 40], "score": 0.9}
+        box = {"image_id": image_id, "category_id": 0, "bbox": [10, 10, 30, 40], "score": 0.9}
         (folder / "inference/coco_instances_results.json").write_text(json.dumps([box]))
 
 

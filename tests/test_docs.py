@@ -105,7 +105,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
             # The line numbers of a traceback are those of the page.
             exec(compile("\n" * block.line + block.code, block.page, "exec"), names)
     if page == "docs/tutorial.md":
-        assert "<html" in (tmp_path / "output/photos/report.html").read_text("utf-8")
+        assert "<html" in (tmp_path / "output/photos/report/report.html").read_text("utf-8")
 
 
 # yaml.

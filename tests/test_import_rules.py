@@ -16,7 +16,10 @@ RULES = {
     "geometry": {"detectron2", "numpy", "torch"},
     "backbones": {"detectron2", "files", "timm"},
     "data": {"detectron2", "formats", "files", "geometry"},
-    "analysis": {"numpy", "pycocotools", "matplotlib", "tqdm", "files", "formats"},
+    "analysis": {
+        *("numpy", "pycocotools", "matplotlib", "jinja2", "PIL", "tabulate", "tqdm"),
+        *("files", "formats"),
+    },
     "evaluation": {"detectron2", "analysis", "data", "formats", "files"},
     "modeling": {"detectron2", "backbones", "geometry", "losses"},
     "engine": {

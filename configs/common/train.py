@@ -18,5 +18,7 @@ train = OmegaConf.merge(
         seed=-1,
         cudnn_benchmark=False,
         progress_bar=True,
+        # A page with curves and numbers of the last evaluation, output_dir/report.html.
+        report=True,
     ),
 )

@@ -20,10 +20,11 @@ OPTIONAL = {
     "faster_coco_eval": "faster COCO scoring",
     "timm": "backbones, and ImageNet weights for ResNeXt-101 32x4d",
     "sklearn": "the digits data set (scikit-learn)",
-    "matplotlib": "plots in the report",
     "onnx": "export to ONNX",
     "onnxruntime": "exported detectors",
     "av": "predictions for videos (PyAV)",
+    "matplotlib": "charts on the page of an analysis",
+    "jinja2": "the page of an analysis",
     "tensorboard": "event files for TensorBoard",
 }
 INSTALL_TORCH = "install torch and torchvision of one release and one build (as constraints.txt)"

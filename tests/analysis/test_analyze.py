@@ -226,7 +226,7 @@ def test_arguments():
 def test_needs_neither_torch_nor_detectron2(files, tmp_path):
     code = f"""
 import sys
-for name in ("torch", "detectron2", "torchvision", "scipy", "tabulate", "fvcore"):
+for name in ("torch", "detectron2", "torchvision", "scipy", "fvcore"):
     sys.modules[name] = None
 sys.argv = ["analyze", {str(files[0] / "truth.json")!r}, "a={files[0]}/plain.json",
             "b={files[0]}/worse.json", "--draws", "20", "--processes", "1",

@@ -47,4 +47,5 @@ train = dict(
     seed=0,
     checkpointer=dict(period=10),
     best_checkpoint=dict(metric="bbox/AP"),
+    report=False,
 )

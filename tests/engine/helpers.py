@@ -24,6 +24,7 @@ TINY = [
     "train.log_period=1",
     "train.eval_period=0",
     "train.max_iter=4",
+    "train.report=False",
 ]
 
 

@@ -35,6 +35,7 @@ BAD = {
     "train.ddp.static_graph": (["maybe"], FLAG),
     "train.ddp.bucket_cap_mb": (["0", "x"], "give a number above 0"),
     "train.progress_bar": (["maybe"], FLAG),
+    "train.report": (["maybe"], FLAG),
     "train.allow_random_backbone": (["maybe"], FLAG),
     "train.cudnn_benchmark": (["maybe", "5"], FLAG),
     "train.clip_grad.max_norm": (["-1", "0", "nan", "inf", "abc", "true"], ABOVE),

@@ -13,17 +13,19 @@ from .influence import ap_influence
 from .matching import IGNORED, TRUE, Matches
 from .metric_names import IOU_THRESHOLDS, mean_of_defined
 
-__all__ = ["changes"]
+__all__ = ["MAX_FALSE", "changes"]
 
 _NUM_IMAGES = 24
 _NUM_OF_CLASS = 4
 _MAX_DETAILS = 300
-_MAX_FALSE = 12  # of the highest scores, in an image and run
+MAX_FALSE = 12
+"""Detections that find no object, of the highest scores, that are kept of an image and run."""
 _STATUS = {IGNORED: "ignored", TRUE: "true"}
 
 
 def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
     """The images that made each difference to the first run, and the boxes in them; plain data.
+    Of a single run, those that lower its AP most.
 
     The contribution of an image is by how many percentage points the difference of AP would change
     if the image counted once more. Over all images the contributions sum to 0: they say where the
@@ -36,10 +38,13 @@ def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
     influence = {name: _influence(truth, members) for name, members in runs.items()}
     first, *others = runs
     result, shown = {}, {}
-    for name in others:
-        by_class = influence[name] - influence[first]  # (K, N), NaN without objects
-        total = mean_of_defined(by_class)
+    for name in others or [first]:
+        by_class = influence[name] - influence[first] if others else influence[first]
+        total = mean_of_defined(by_class)  # (K, N), NaN without objects, to (N,)
         images = _largest(total, _NUM_IMAGES)
+        if not others:
+            images = np.argsort(total, kind="stable")[:_NUM_IMAGES].tolist()
+            by_class = np.minimum(by_class, 0)
         classes = {
             class_name: _largest(np.nan_to_num(by_class[k]), _NUM_OF_CLASS)
             for k, class_name in enumerate(truth.class_names)
@@ -54,7 +59,8 @@ def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
         }
     boxes = {name: _Boxes(truth, members[0]) for name, members in runs.items()}
     details = [_details(truth, i, boxes) for i in list(shown)[:_MAX_DETAILS]]
-    return {"differences": result, "images": details}
+    kinds = {"differences": result} if others else {"runs": result, "differences": {}}
+    return {**kinds, "images": details}
 
 
 def _influence(truth: GroundTruth, members: Sequence[Matches]) -> np.ndarray:
@@ -104,7 +110,7 @@ class _Boxes:
         for d in rows.tolist():
             status = _STATUS.get(int(self._status[d]), "false")
             num_false += status != "true"
-            if status != "true" and num_false > _MAX_FALSE:
+            if status != "true" and num_false > MAX_FALSE:
                 continue
             matched = int(matches.matched_object[d])
             iou = matches.matched_iou[d] if matched >= 0 else matches.best_iou[d]

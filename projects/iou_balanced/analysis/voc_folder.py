@@ -63,6 +63,7 @@ def read_voc_folder(root: str, split: str | None = None) -> VOCFolder:
         )
     folder = VOCFolder(class_names_of(root))
     places = {name: k for k, name in enumerate(folder.class_names)}
+    images = _files_by_stem(root)
     for number, stem in _images(root, split):
         path = os.path.join(annotations, f"{stem}.xml")
         try:
@@ -75,7 +76,9 @@ def read_voc_folder(root: str, split: str | None = None) -> VOCFolder:
         size = stated_size(tree) or (0, 0)
         folder.stems.append(stem)
         folder.numbers.append(number)
-        folder.file_names.append(text_of(tree, "filename") or stem)
+        # As where a folder is trained on: the file of the stem, or else the one that is named.
+        named = (text_of(tree, "filename") or stem).replace("\\", "/").rsplit("/", 1)[-1]
+        folder.file_names.append(images.get(stem, named))
         folder.sizes.append(size)
         for obj in tree.findall("object"):
             box = _box(corners(obj), size)
@@ -113,6 +116,12 @@ def _images(root: str, split: str | None) -> list[tuple[int, str]]:
     if twice:
         raise ValueError(f"{split_file(root, split)} lists {list_names(twice)} more than once")
     return images
+
+
+def _files_by_stem(root: str) -> dict[str, str]:
+    folder = os.path.join(root, "JPEGImages")
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return {os.path.splitext(name)[0]: name for name in names}
 
 
 def _box(values: tuple, size: tuple[int, int]) -> list[float] | None:

@@ -126,6 +126,8 @@ TRAIN_OPTIONS = {
     "best_checkpoint.metric": Option(None, or_null(METRIC, "no best checkpoint")),
     "best_checkpoint.mode": Option("max", one_of("max", "min")),
     "progress_bar": Option(True, FLAG),
+    # Writes report.html into output_dir at the end.
+    "report": Option(True, FLAG),
 }
 """What `train` may hold."""
 

@@ -42,6 +42,7 @@ from .lazy_class_names import (
     training_classes,
 )
 from .loader import build_test_loader, build_train_loader, prepare_masks, read_train_dataset
+from .report import write_report
 from .scaling import scale_to_batch_size
 from .trainer import LazyLoader, Trainer
 
@@ -199,7 +200,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
 
 
 def main(args) -> dict:
-    """What every process of tools/train_net.py runs.
+    """What every process of tools/train_net.py runs; at its end `report.html` is written.
 
     Args:
         args: of Detectron2's `default_argument_parser`.
@@ -221,6 +222,7 @@ def main(args) -> dict:
         default_setup(cfg, args)
     if not args.eval_only:
         do_train(args, cfg)
+        write_report(cfg)
         return {}
     model = instantiate_model(cfg).to(cfg.train.device)
     extra = load_for_evaluation(model, cfg)
@@ -233,6 +235,7 @@ def main(args) -> dict:
             record["iteration"] = extra["iteration"]
         with open(os.path.join(cfg.train.output_dir, "metrics.json"), "a") as f:
             f.write(json.dumps(record, sort_keys=True) + "\n")
+    write_report(cfg, eval_only=True)
     return results
 
 

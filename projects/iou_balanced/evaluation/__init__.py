@@ -1,7 +1,7 @@
-"""Evaluation: COCO metrics, the numbers of Figure 3, and a report that compares runs.
+"""Evaluation: COCO and VOC metrics, and the numbers of Figure 3.
 
-The names are loaded when they are first used: the figures need no Detectron2, and nothing here
-needs matplotlib before a report is written.
+The names are loaded when they are first used: the numbers need no Detectron2. Runs are compared by
+`iou_balanced.analysis`.
 """
 
 import importlib
@@ -27,9 +27,6 @@ _MODULES = {
     "VOCDetectionEvaluator": "voc",
     "voc_average_precision": "voc_metrics",
     "summarize_voc_ap": "voc_metrics",
-    "Run": "report",
-    "format_comparison": "report",
-    "write_comparison_report": "report",
 }
 
 __all__ = sorted(_MODULES)

@@ -16,12 +16,8 @@ from iou_balanced.data.class_counts import ClassCounts
 from iou_balanced.files import write_atomically
 from iou_balanced.formats.class_names import list_names
 
-from .class_groups import (
-    TAIL_RATIO,
-    ClassGroups,
-    ap_by_class,
-    format_ap_table,
-)
+from .analysis_inputs import write_analysis_inputs
+from .class_groups import TAIL_RATIO, ClassGroups, ap_by_class, format_ap_table
 from .coco_ground_truth import (
     coco_api_of,
     empty_ground_truth,
@@ -58,7 +54,8 @@ class COCOBoxEvaluator(COCOEvaluator):
 
     Files in `output_dir`, beside the stock class's: `coco_metrics.csv` (metric,value; of the last
     evaluation), the result file described below, and with `class_counts` `class_metrics.csv` (for
-    masks `class_metrics_segm.csv`) with the training counts, the group, AP and AP50 of each class.
+    masks `class_metrics_segm.csv`) with the training counts, the group, AP and AP50 of each class;
+    `analysis_inputs.json`, by which `tools/compare.py` finds ground truth and detections.
 
     What is scored has ids of our own (`iou_balanced.formats.coco_ground_truth`), so that every
     scorer gives the same numbers whatever ids a file has, and whether or not its boxes have an
@@ -145,7 +142,7 @@ class COCOBoxEvaluator(COCOEvaluator):
         # So that the stock class scores with the name that `scored_by` replaces.
         self._use_fast_impl = True
         self._img_ids = None
-        self._groups = None
+        self._groups, self._class_counts = None, class_counts
         if class_counts is not None and evaluates and self._do_evaluation:
             names = self._ground_truth.class_names
             self._groups = ClassGroups(class_counts, names, tail_ratio=tail_ratio)
@@ -196,6 +193,8 @@ class COCOBoxEvaluator(COCOEvaluator):
             )
         if results and self._folder:
             write_metrics_csv(Path(self._folder) / METRICS_FILE, results)
+            name, truth, counts = self._metadata.name, self._ground_truth, self._class_counts
+            write_analysis_inputs(self._folder, name, truth, class_counts=counts)
         return results
 
     def _eval_predictions(self, predictions, img_ids=None):

@@ -24,8 +24,10 @@ from .metrics import distinct_names
 
 __all__ = [
     "coco_api_of",
+    "converted_file",
     "empty_ground_truth",
     "ground_truth_of",
+    "ground_truth_of_dicts",
     "keep_converted",
     "load_ground_truth",
     "scorable_tasks",
@@ -50,7 +52,7 @@ def ground_truth_of(dataset_name: str, class_names: Sequence[str] | None = None)
     metadata = MetadataCatalog.get(dataset_name)
     path = metadata.get("coco_json") or metadata.get("json_file")
     if path is None:
-        return _from_dicts(dataset_name, class_names)
+        return ground_truth_of_dicts(dataset_name, DatasetCatalog.get(dataset_name), class_names)
     file = CocoFile(PathManager.get_local_path(path), bbox_format=metadata.get("bbox_format"))
     selected = _classes_of_file(file, metadata)
     names = distinct_names(list(selected), list(range(len(selected))))
@@ -109,9 +111,14 @@ def keep_converted(
     metadata = MetadataCatalog.get(dataset_name)
     if output_dir is None or metadata.get("json_file") or metadata.get("coco_json"):
         return
-    path = Path(output_dir) / f"{dataset_name.replace('/', '_')}_coco_format.json"
+    path = Path(output_dir) / converted_file(dataset_name)
     dataset = ground_truth.with_original_ids()
     write_atomically(path, lambda file: json.dump(dataset, file, default=_as_json))
+
+
+def converted_file(dataset_name: str) -> str:
+    """The name of the file that `keep_converted` writes."""
+    return f"{dataset_name.replace('/', '_')}_coco_format.json"
 
 
 def _as_json(value):
@@ -145,9 +152,11 @@ def _match(
     return model, places
 
 
-def _from_dicts(dataset_name: str, class_names: Sequence[str] | None) -> CocoGroundTruth:
+def ground_truth_of_dicts(
+    dataset_name: str, dicts: Sequence[dict], class_names: Sequence[str] | None = None
+) -> CocoGroundTruth:
+    """Ground truth from the dicts of a data set, see `ground_truth_of`."""
     metadata = MetadataCatalog.get(dataset_name)
-    dicts = DatasetCatalog.get(dataset_name)
     names = distinct_names(metadata.thing_classes, list(range(len(metadata.thing_classes))))
     model, places = _match(names, class_names, dataset_name)
     # As Detectron2's own conversion to COCO's format names them.
@@ -159,9 +168,9 @@ def _from_dicts(dataset_name: str, class_names: Sequence[str] | None) -> CocoGro
     records = [
         {
             "image_id": record.get("image_id", i),
-            "file_name": record["file_name"],
-            "width": int(record["width"]),
-            "height": int(record["height"]),
+            "file_name": record.get("file_name", ""),
+            "width": int(record.get("width") or 0),
+            "height": int(record.get("height") or 0),
             **_boxes(record, places),
         }
         for i, record in enumerate(dicts)
@@ -182,7 +191,7 @@ def _box(record: dict, index: int, places: Sequence[int]) -> dict:
         ValueError: a value that cannot be read; names image, box and key.
     """
     annotation = record["annotations"][index]
-    where = f"image {record['file_name']}, box {index}"
+    where = f"image {record.get('file_name', record.get('image_id'))}, box {index}"
     bbox = [parse_number(v.item() if hasattr(v, "item") else v) for v in annotation["bbox"]]
     category, iscrowd = annotation.get("category_id"), parse_flag(annotation.get("iscrowd") or 0)
     if len(bbox) != 4 or None in bbox:

@@ -17,18 +17,13 @@ from tabulate import tabulate
 from iou_balanced.data.class_counts import ClassCounts
 from iou_balanced.files import write_atomically
 from iou_balanced.formats.class_names import match_class_names
-from iou_balanced.formats.values import parse_flag
 
 from .class_groups import TAIL_RATIO, ClassGroups
 from .metrics import absent_classes_text
 from .result_files import write_metrics_csv
 from .voc_class_rows import class_rows, write_class_rows
-from .voc_metrics import (
-    Detections,
-    GroundTruth,
-    summarize_voc_ap,
-    voc_average_precision,
-)
+from .voc_files import VOCAnalysisFiles, is_difficult
+from .voc_metrics import Detections, GroundTruth, summarize_voc_ap, voc_average_precision
 
 METRICS = ("11point", "area")
 METRICS_FILE = "voc_metrics.csv"
@@ -59,7 +54,8 @@ class VOCDetectionEvaluator(DatasetEvaluator):
     for each class `comp4_det_<split>_<class>.txt` as the challenge's server and development kit
     take them, with the lines `image score xmin ymin xmax ymax`, pixels counted from 1. With
     `class_counts` also `class_metrics.csv` with the training counts, the group, AP and AP50 of each
-    class ("bbox").
+    class ("bbox"). For `tools/compare.py` ground truth and detections in COCO's format, and
+    `analysis_inputs.json`, which names them.
     """
 
     def __init__(
@@ -121,7 +117,12 @@ class VOCDetectionEvaluator(DatasetEvaluator):
                 self._groups = ClassGroups(class_counts, self._class_names, tail_ratio=tail_ratio)
             if absent := absent_classes_text(dataset_name, self._class_names, own):
                 self._logger.warning(absent)
-            self._read_ground_truth(DatasetCatalog.get(dataset_name))
+            dicts = DatasetCatalog.get(dataset_name)
+            self._read_ground_truth(dicts)
+            if output_dir is not None:
+                self._analysis_files = VOCAnalysisFiles(
+                    dataset_name, dicts, self._class_names, class_counts
+                )
 
     @property
     def class_names(self) -> list[str]:
@@ -152,7 +153,7 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             images=np.array([i for i, _ in objects], dtype=np.int64),
             classes=self._model_classes([a["category_id"] for _, a in objects]),
             boxes=np.array(boxes, dtype=np.float64).reshape(-1, 4),
-            difficult=np.array([_is_difficult(a) for _, a in objects], dtype=bool),
+            difficult=np.array([is_difficult(a) for _, a in objects], dtype=bool),
         )
 
     def _model_classes(self, category_ids: Sequence[int]) -> np.ndarray:
@@ -224,6 +225,7 @@ class VOCDetectionEvaluator(DatasetEvaluator):
             write_atomically(
                 self._output_dir / CLASSES_FILE, lambda f: write_class_rows(f, ap, names)
             )
+            self._analysis_files.write(self._output_dir, detections)
         return results
 
     def _collect(self, predictions: list[tuple]) -> Detections:
@@ -285,7 +287,3 @@ class VOCDetectionEvaluator(DatasetEvaluator):
         rows = [row[1:] for row in rows]
         table = tabulate(rows, header[1:], tablefmt="pipe", floatfmt=".1f")
         self._logger.info(f"Per-class AP ({self._metric}):\n{table}")
-
-
-def _is_difficult(annotation: dict) -> bool:
-    return bool(parse_flag(annotation.get("difficult")) or parse_flag(annotation.get("iscrowd")))
