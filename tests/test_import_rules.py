@@ -39,7 +39,7 @@ RULES = {
     },
     "train_net": {"detectron2", "engine"},
     # Its trainings are processes of their own: it needs no engine.
-    "reproduction": {"detectron2", "backbones", "evaluation", "files", "losses"},
+    "reproduction": {"detectron2", "analysis", "backbones", "evaluation", "files", "losses"},
     "inference": {
         *(
             "detectron2",

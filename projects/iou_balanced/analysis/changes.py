@@ -13,7 +13,7 @@ from .influence import ap_influence
 from .matching import IGNORED, TRUE, Matches
 from .metric_names import IOU_THRESHOLDS, mean_of_defined
 
-__all__ = ["MAX_FALSE", "changes"]
+__all__ = ["MAX_FALSE", "changes", "image_details"]
 
 _NUM_IMAGES = 24
 _NUM_OF_CLASS = 4
@@ -57,10 +57,24 @@ def changes(truth: GroundTruth, runs: Mapping[str, Sequence[Matches]]) -> dict:
                 for k, class_name in enumerate(truth.class_names)
             },
         }
-    boxes = {name: _Boxes(truth, members[0]) for name, members in runs.items()}
-    details = [_details(truth, i, boxes) for i in list(shown)[:_MAX_DETAILS]]
+    matches = {name: members[0] for name, members in runs.items()}
+    details = image_details(truth, matches, list(shown)[:_MAX_DETAILS])
     kinds = {"differences": result} if others else {"runs": result, "differences": {}}
     return {**kinds, "images": details}
+
+
+def image_details(
+    truth: GroundTruth, runs: Mapping[str, Matches], images: Sequence[int]
+) -> list[dict]:
+    """Objects and detections of each image; plain data.
+
+    Args:
+        truth: of N images.
+        runs: run -> its matched detections.
+        images: in [0, N), in the order of `truth`.
+    """
+    boxes = {name: _Boxes(truth, matches) for name, matches in runs.items()}
+    return [_details(truth, i, boxes) for i in images]
 
 
 def _influence(truth: GroundTruth, members: Sequence[Matches]) -> np.ndarray:

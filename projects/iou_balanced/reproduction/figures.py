@@ -4,23 +4,30 @@ Figure 1 of IoU-balanced losses is drawn from runs, its Figures 3 and 4 from COC
 the others from the losses alone.
 """
 
-import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from iou_balanced.evaluation import match_detections, plots
+from iou_balanced.analysis import analyze, read_detections, read_ground_truth
+from iou_balanced.analysis.changes import image_details
+from iou_balanced.analysis.matching import match
+from iou_balanced.analysis.page import ImageFinder
+from iou_balanced.analysis.page.charts import RUN_COLORS, new_figure, run_color
+from iou_balanced.analysis.page.localization_charts import localization_charts
+from iou_balanced.analysis.page.most_changed import draw_panels
+from iou_balanced.analysis.page.pictures import read_picture
 from iou_balanced.files import write_atomically
 
 from . import curves
-from . import run_files as files
 from .parse import RecordError
 from .records import find_figure, find_table
 from .report import report_rows
 
 MAX_IMAGES = 4
+# Of the bootstrap, for the bands of Figure 3.
+_DRAWS = 200
 
 
 def draw_figure(
@@ -80,20 +87,20 @@ def draw_figure(
 
 def _gradient_norms() -> bytes:
     d = torch.linspace(0, 1, 201)
-    figure = plots.new_figure(9, 3.8)
+    figure = new_figure(9, 3.8)
     for index, title in enumerate(("d of cx, cy (Eq. 13)", "d of w, h (Eq. 14)"), start=1):
         axes = figure.add_subplot(1, 2, index)
         for color, (label, norms) in zip(
-            plots.RUN_COLORS, curves.gradient_norms(d).items(), strict=False
+            RUN_COLORS, curves.gradient_norms(d).items(), strict=False
         ):
             axes.plot(d.tolist(), norms[index - 1].tolist(), label=label, color=color)
         axes.set(xlabel=title, ylabel="Gradient norm", ylim=(0, None))
         _finish(axes)
-    return plots.to_png(figure)
+    return _to_png(figure)
 
 
 def _weighted_learning_rates() -> bytes:
-    figure = plots.new_figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.add_subplot()
     colors = ("tab:purple", "tab:red", "tab:green", "gold", "tab:blue")  # the paper's
     for color, (weight, lines) in zip(
@@ -104,18 +111,18 @@ def _weighted_learning_rates() -> bytes:
     axes.set(xlabel="Epoch", ylabel="Learning rate times weight")
     axes.set_title("With linear scheduling (solid) and without (dashed)", fontsize=10)
     _finish(axes)
-    return plots.to_png(figure)
+    return _to_png(figure)
 
 
 def _schedules() -> bytes:
-    figure = plots.new_figure(6, 4)
+    figure = new_figure(6, 4)
     axes = figure.add_subplot()
     styles = {"constant": "-", "deferred": ":", "linear": "--", "ours": "-."}  # the paper's
-    for color, (name, line) in zip(plots.RUN_COLORS, curves.schedules().items(), strict=False):
+    for color, (name, line) in zip(RUN_COLORS, curves.schedules().items(), strict=False):
         axes.plot(line, label=name, linestyle=styles.get(name, "-"), color=color)
     axes.set(xlabel="Epoch", ylabel="Weight of a class whose weighting factor is 2")
     _finish(axes)
-    return plots.to_png(figure)
+    return _to_png(figure)
 
 
 _FROM_LOSSES: dict[str, Callable[[], bytes]] = {
@@ -143,11 +150,11 @@ def _speed_and_accuracy(table: str, output_dir: Path, profile: str) -> bytes:
             f"no row of {table} has run in {output_dir} with the profile {profile}: "
             f"run {table} --profile {profile}"
         )
-    figure = plots.new_figure(7, 4.4)
+    figure = new_figure(7, 4.4)
     axes = figure.add_subplot()
     for name, (milliseconds, ap) in points.items():
         balanced = name.startswith("IoU-balanced")
-        color = plots.RUN_COLORS[1 if balanced else 0]
+        color = run_color(int(balanced))
         axes.plot(milliseconds, ap, marker="o" if balanced else "s", color=color, linestyle="")
         axes.annotate(
             name, (milliseconds, ap), fontsize=7, xytext=(4, 3), textcoords="offset points"
@@ -155,61 +162,49 @@ def _speed_and_accuracy(table: str, output_dir: Path, profile: str) -> bytes:
     axes.set(xlabel="Inference [ms an image]", ylabel="AP")
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    return plots.to_png(figure)
+    return _to_png(figure)
 
 
 def _score_and_iou(ground_truth: Path, results: Mapping[str, Path]) -> dict[str, bytes]:
-    truth = _load_truth(ground_truth)
-    matched = {name: match_detections(truth, _load(path)) for name, path in results.items()}
-    return {
-        "_a": plots.plot_score_by_iou(matched),
-        "_b": plots.plot_fraction_above_iou(matched),
-    }
+    # The paper does not say which detections its figure is of; here, those that find an object.
+    try:
+        analysis = analyze(ground_truth, results, draws=_DRAWS, permutations=0)
+    except ValueError as e:
+        raise RecordError(str(e)) from e
+    by_iou, above, *_ = localization_charts(analysis, "matched")
+    return {"_a": by_iou.to_png(), "_b": above.to_png()}
 
 
 def _detections(ground_truth, results, images, image_ids, score) -> dict[str, bytes]:
-    import numpy as np
-    from PIL import Image
-
-    truth = _load_truth(ground_truth)
-    found = {
-        name: [x for x in _load(path) if x["score"] >= score] for name, path in results.items()
-    }
-    unknown = [i for i in image_ids if i not in truth.imgs]
+    try:
+        truth = read_ground_truth(ground_truth)
+        found = {name: read_detections(path, truth) for name, path in results.items()}
+    except ValueError as e:
+        raise RecordError(str(e)) from e
+    places = {image_id: i for i, image_id in enumerate(truth.image_ids)}
+    unknown = [i for i in image_ids if i not in places]
     if unknown:
         raise RecordError(f"{ground_truth} has no image {unknown[0]}")
-    shown = {x["image_id"] for boxes in found.values() for x in boxes}
-    ids = list(image_ids) or sorted(shown & set(truth.imgs))[:MAX_IMAGES]
-    if not ids:
+    shown = {int(i) for x in found.values() for i in x.image[x.score >= score]}
+    chosen = [places[i] for i in image_ids] or sorted(shown)[:MAX_IMAGES]
+    if not chosen:
         raise RecordError(f"no detection has a score of {score} or more")
-    names = {i: category["name"] for i, category in truth.cats.items()}
+    finder = ImageFinder("", images)
+    matches = {name: match(truth, detections) for name, detections in found.items()}
     pictures = {}
-    for i in ids:
-        with Image.open(Path(images) / Path(truth.imgs[i]["file_name"]).name) as image:
-            pixels = np.asarray(image.convert("RGB"))
-        panels = [(n, [x for x in boxes if x["image_id"] == i]) for n, boxes in found.items()]
-        pictures[f"_{i}"] = plots.draw_boxes(pixels, truth.imgToAnns[i], panels, names)
+    for detail in image_details(truth, matches, chosen):
+        path = finder.find(detail["file_name"])
+        if path is None:
+            raise RecordError(f"{images} has no {detail['file_name']}")
+        picture = read_picture(path, (detail["width"], detail["height"]))
+        pictures[f"_{detail['image_id']}"] = draw_panels(detail, picture, score)
     return pictures
 
 
-def _load(path: Path) -> list:
-    content = files.read_json(Path(path), list)
-    if content is None:
-        raise RecordError(f"{path} is no COCO results file: expected a JSON list of detections")
-    return content
-
-
-def _load_truth(path: Path):
-    from pycocotools.coco import COCO
-
-    content = files.read_json(Path(path))
-    if content is None or not {"images", "categories", "annotations"} <= set(content):
-        raise RecordError(f"{path} is no COCO ground truth: images, categories, annotations")
-    truth = COCO()
-    truth.dataset = content
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        truth.createIndex()
-    return truth
+def _to_png(figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()
 
 
 def _finish(axes) -> None:

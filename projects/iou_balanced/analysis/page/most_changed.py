@@ -11,7 +11,7 @@ from .charts import TRUTH_COLOR, new_figure, plain
 from .gallery import choose_images, default_score
 from .pictures import ImageFinder, Picture, read_picture
 
-__all__ = ["draw_most_changed"]
+__all__ = ["draw_most_changed", "draw_panels"]
 
 _COLORS = {"true": "#00a878", "false": "#ff5a36", "ignored": "#b7bec6"}
 
@@ -32,11 +32,18 @@ def draw_most_changed(analysis: Analysis, finder: ImageFinder) -> bytes:
             picture = read_picture(path, (detail["width"] or 0, detail["height"] or 0))
         except ImageError:
             continue
-        return _draw(detail, picture, default_score([detail]))
+        return draw_panels(detail, picture, default_score([detail]))
     raise ValueError("no image can be drawn")
 
 
-def _draw(detail: Mapping, picture: Picture, score: float) -> bytes:
+def draw_panels(detail: Mapping, picture: Picture, score: float) -> bytes:
+    """A PNG file of an image, one panel a run: objects, and detections with score and IoU.
+
+    Args:
+        detail: of the image, see `iou_balanced.analysis.changes.image_details`.
+        picture: its pixels.
+        score: the least of a detection that is drawn.
+    """
     runs = list(detail["runs"])
     width = min(4.6, 13.8 / len(runs))
     height = min(max(width * picture.height / picture.width, 1.0), 6.0)
