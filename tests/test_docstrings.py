@@ -1,7 +1,7 @@
 """Every public name says what it is, what its parameters mean, and what it raises.
 
-Public is what stands in `__all__` of a room of the package or of a module in it, with the public
-methods and the bases of its classes. griffe reads the code without running it; only what a method
+Public is what stands in `__all__` of a room of the package or of a module in it (or of the package
+alone: PACKAGES_ONLY), with the public methods and the bases of its classes. griffe reads the code without running it; only what a method
 overrides is looked up in the classes themselves.
 """
 
@@ -18,7 +18,8 @@ import pytest
 PROJECTS = Path(__file__).resolve().parents[1] / "projects"
 PACKAGE = "iou_balanced"
 ROOMS = ("losses", "modeling", "data", "evaluation", "engine", "backbones", "formats", "geometry")
-ROOMS += ("analysis", "reproduction", "inference")
+# Of these only what the package itself exports: the names of their modules are their own affair.
+PACKAGES_ONLY = ("analysis", "analysis.page", "inference", "reproduction")
 # Methods that a subclass has to define; and a function that does not return, for type checkers.
 NOT_MEANT_TO_BE_CAUGHT = {"NotImplementedError", "AssertionError"}
 
@@ -31,9 +32,11 @@ def load(package=PACKAGE, folder=PROJECTS):
 
 
 def modules_below(module):
+    """Without those that a module imports: one that imports the package would hold itself."""
     yield module
     for inner in module.modules.values():
-        yield from modules_below(inner)
+        if not inner.is_alias:
+            yield from modules_below(inner)
 
 
 def exports(module):
@@ -50,7 +53,7 @@ def exports(module):
     return [module.members[name] for name in names if name in module.members]
 
 
-def public_objects(package, rooms=ROOMS):
+def public_objects(package, rooms=ROOMS, packages_only=PACKAGES_ONLY):
     """{path: object} of all public functions, classes, methods and properties."""
     found = {}
 
@@ -66,7 +69,8 @@ def public_objects(package, rooms=ROOMS):
                 if not name.startswith("_") and (member.is_function or is_property(member)):
                     found[member.path] = member
 
-    for module in [package, *(m for room in rooms for m in modules_below(package[room]))]:
+    modules = [m for room in rooms for m in modules_below(package[room])]
+    for module in [package, *modules, *(package[name] for name in packages_only)]:
         for thing in exports(module):
             add(thing)
     return found
@@ -237,7 +241,7 @@ def test_it_finds_gaps(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "docstrings_example").mkdir()
     (tmp_path / "docstrings_example" / "__init__.py").write_text(SOURCE)
-    found = gaps(public_objects(load("docstrings_example", tmp_path), rooms=()))
+    found = gaps(public_objects(load("docstrings_example", tmp_path), rooms=(), packages_only=()))
     assert [gap.removeprefix("docstrings_example.") for gap in found] == [
         "Thing: Args lacks color",
         "Thing: Raises lacks ColorError",
