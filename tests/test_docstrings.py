@@ -1,8 +1,8 @@
 """Every public name says what it is, what its parameters mean, and what it raises.
 
-Public is what stands in `__all__` of a room of the package or of a module in it (or of the package
-alone: PACKAGES_ONLY), with the public methods and the bases of its classes. griffe reads the code without running it; only what a method
-overrides is looked up in the classes themselves.
+Public is what stands in `__all__` of a room of the package or of a module in it, or of the package
+alone (PACKAGES_ONLY), with the public methods and the bases of its classes. griffe reads the code
+without running it; only what a method overrides is looked up in the classes themselves.
 """
 
 import ast
@@ -119,6 +119,15 @@ def parameters(function):
     return names[1:] if bound else names
 
 
+def is_named_tuple(cls):
+    return any(str(base).split(".")[-1] == "NamedTuple" for base in cls.bases)
+
+
+def fields(named_tuple):
+    members = named_tuple.members.items()
+    return [name for name, x in members if x.is_attribute and not is_property(x) and x.annotation]
+
+
 def raised(function):
     """Names of the exceptions in `raise X(...)`, but not what a function called there makes."""
     names = set()
@@ -147,12 +156,15 @@ def gaps_of(thing, objects):
         init = thing.members.get("__init__")
         if thing.docstring is None:
             yield "no docstring"
-        if init is None or not init.is_function:
+        if is_named_tuple(thing):
+            init, names, own_errors = None, fields(thing), set()
+        elif init is None or not init.is_function:
             return
-        # The fields of a dataclass may have docstrings of their own.
-        fields = {name for name, x in thing.members.items() if x.is_attribute and x.docstring}
-        names, own_errors = parameters(init), raised(init)
-        text = explained(thing) | explained(init) | fields & set(names)
+        else:
+            names, own_errors = parameters(init), raised(init)
+        # The fields of a dataclass or a named tuple may have docstrings of their own.
+        said = {name for name in names if name in thing.members and thing[name].docstring}
+        text = explained(thing) | explained(init) | said
         known_errors = errors(thing) | errors(init)
         text_elsewhere = explained_elsewhere(thing, objects)
     else:
@@ -193,12 +205,18 @@ def test_all_rooms_are_looked_at(objects):
         "backbones.vgg.VGG16.forward",
         "formats.values.parse_number",
         "geometry.canvas.CenterPad",
+        "analysis.data.Analysis.write",
+        "analysis.page.write.make_page",
+        "inference.predictor.Predictor.prepare",
+        "reproduction.records.Table.row",
     ):
         assert f"{PACKAGE}.{name}" in objects
 
 
 SOURCE = '''
-__all__ = ["Thing", "whole", "faulty", "bare"]
+__all__ = ["Thing", "Pair", "whole", "faulty", "bare"]
+
+import docstrings_example
 
 class Thing:
     """Something.
@@ -218,6 +236,13 @@ class Thing:
     @property
     def area(self):
         return 1
+
+class Pair(NamedTuple):
+    """Two numbers."""
+
+    left: float
+    """In pixels."""
+    right: float
 
 def whole(a, *rest):
     """See `faulty`."""
@@ -246,6 +271,7 @@ def test_it_finds_gaps(tmp_path, monkeypatch):
         "Thing: Args lacks color",
         "Thing: Raises lacks ColorError",
         "Thing.area: no docstring",
+        "Pair: Args lacks right",
         "faulty: Args lacks other",
         "faulty: Args names another, no parameter",
         "bare: no docstring",
