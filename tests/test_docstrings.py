@@ -214,9 +214,9 @@ def test_all_rooms_are_looked_at(objects):
 
 
 SOURCE = '''
-__all__ = ["Thing", "Pair", "whole", "faulty", "bare"]
+from typing import NamedTuple
 
-import docstrings_example
+__all__ = ["Thing", "Pair", "whole", "faulty", "bare"]
 
 class Thing:
     """Something.
@@ -276,3 +276,11 @@ def test_it_finds_gaps(tmp_path, monkeypatch):
         "faulty: Args names another, no parameter",
         "bare: no docstring",
     ]
+
+
+def test_imported_modules_are_not_walked(tmp_path):
+    for name, text in {"__init__": "", "inner": "import walked_example\n"}.items():
+        (tmp_path / "walked_example").mkdir(exist_ok=True)
+        (tmp_path / "walked_example" / f"{name}.py").write_text(text)
+    package = load("walked_example", tmp_path)
+    assert [m.name for m in modules_below(package)] == ["walked_example", "inner"]
