@@ -1,8 +1,8 @@
 """Every public name says what it is, what its parameters mean, and what it raises.
 
-Public is what stands in `__all__` of a room of the package or of a module in it, with the public
-methods and the bases of its classes. griffe reads the code without running it; only what a method
-overrides is looked up in the classes themselves.
+Public is what stands in `__all__` of a room of the package or of a module in it, or of the package
+alone (PACKAGES_ONLY), with the public methods and the bases of its classes. griffe reads the code
+without running it; only what a method overrides is looked up in the classes themselves.
 """
 
 import ast
@@ -18,7 +18,8 @@ import pytest
 PROJECTS = Path(__file__).resolve().parents[1] / "projects"
 PACKAGE = "iou_balanced"
 ROOMS = ("losses", "modeling", "data", "evaluation", "engine", "backbones", "formats", "geometry")
-ROOMS += ("analysis", "reproduction", "inference")
+# Of these only what the package itself exports: the names of their modules are their own affair.
+PACKAGES_ONLY = ("analysis", "analysis.page", "inference", "reproduction")
 # Methods that a subclass has to define; and a function that does not return, for type checkers.
 NOT_MEANT_TO_BE_CAUGHT = {"NotImplementedError", "AssertionError"}
 
@@ -31,9 +32,11 @@ def load(package=PACKAGE, folder=PROJECTS):
 
 
 def modules_below(module):
+    """Without those that a module imports: one that imports the package would hold itself."""
     yield module
     for inner in module.modules.values():
-        yield from modules_below(inner)
+        if not inner.is_alias:
+            yield from modules_below(inner)
 
 
 def exports(module):
@@ -50,7 +53,7 @@ def exports(module):
     return [module.members[name] for name in names if name in module.members]
 
 
-def public_objects(package, rooms=ROOMS):
+def public_objects(package, rooms=ROOMS, packages_only=PACKAGES_ONLY):
     """{path: object} of all public functions, classes, methods and properties."""
     found = {}
 
@@ -66,7 +69,8 @@ def public_objects(package, rooms=ROOMS):
                 if not name.startswith("_") and (member.is_function or is_property(member)):
                     found[member.path] = member
 
-    for module in [package, *(m for room in rooms for m in modules_below(package[room]))]:
+    modules = [m for room in rooms for m in modules_below(package[room])]
+    for module in [package, *modules, *(package[name] for name in packages_only)]:
         for thing in exports(module):
             add(thing)
     return found
@@ -115,6 +119,15 @@ def parameters(function):
     return names[1:] if bound else names
 
 
+def is_named_tuple(cls):
+    return any(str(base).split(".")[-1] == "NamedTuple" for base in cls.bases)
+
+
+def fields(named_tuple):
+    members = named_tuple.members.items()
+    return [name for name, x in members if x.is_attribute and not is_property(x) and x.annotation]
+
+
 def raised(function):
     """Names of the exceptions in `raise X(...)`, but not what a function called there makes."""
     names = set()
@@ -143,12 +156,15 @@ def gaps_of(thing, objects):
         init = thing.members.get("__init__")
         if thing.docstring is None:
             yield "no docstring"
-        if init is None or not init.is_function:
+        if is_named_tuple(thing):
+            init, names, own_errors = None, fields(thing), set()
+        elif init is None or not init.is_function:
             return
-        # The fields of a dataclass may have docstrings of their own.
-        fields = {name for name, x in thing.members.items() if x.is_attribute and x.docstring}
-        names, own_errors = parameters(init), raised(init)
-        text = explained(thing) | explained(init) | fields & set(names)
+        else:
+            names, own_errors = parameters(init), raised(init)
+        # The fields of a dataclass or a named tuple may have docstrings of their own.
+        said = {name for name in names if name in thing.members and thing[name].docstring}
+        text = explained(thing) | explained(init) | said
         known_errors = errors(thing) | errors(init)
         text_elsewhere = explained_elsewhere(thing, objects)
     else:
@@ -189,12 +205,18 @@ def test_all_rooms_are_looked_at(objects):
         "backbones.vgg.VGG16.forward",
         "formats.values.parse_number",
         "geometry.canvas.CenterPad",
+        "analysis.data.Analysis.write",
+        "analysis.page.write.make_page",
+        "inference.predictor.Predictor.prepare",
+        "reproduction.records.Table.row",
     ):
         assert f"{PACKAGE}.{name}" in objects
 
 
 SOURCE = '''
-__all__ = ["Thing", "whole", "faulty", "bare"]
+from typing import NamedTuple
+
+__all__ = ["Thing", "Pair", "whole", "faulty", "bare"]
 
 class Thing:
     """Something.
@@ -214,6 +236,13 @@ class Thing:
     @property
     def area(self):
         return 1
+
+class Pair(NamedTuple):
+    """Two numbers."""
+
+    left: float
+    """In pixels."""
+    right: float
 
 def whole(a, *rest):
     """See `faulty`."""
@@ -237,12 +266,21 @@ def test_it_finds_gaps(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "docstrings_example").mkdir()
     (tmp_path / "docstrings_example" / "__init__.py").write_text(SOURCE)
-    found = gaps(public_objects(load("docstrings_example", tmp_path), rooms=()))
+    found = gaps(public_objects(load("docstrings_example", tmp_path), rooms=(), packages_only=()))
     assert [gap.removeprefix("docstrings_example.") for gap in found] == [
         "Thing: Args lacks color",
         "Thing: Raises lacks ColorError",
         "Thing.area: no docstring",
+        "Pair: Args lacks right",
         "faulty: Args lacks other",
         "faulty: Args names another, no parameter",
         "bare: no docstring",
     ]
+
+
+def test_imported_modules_are_not_walked(tmp_path):
+    for name, text in {"__init__": "", "inner": "import walked_example\n"}.items():
+        (tmp_path / "walked_example").mkdir(exist_ok=True)
+        (tmp_path / "walked_example" / f"{name}.py").write_text(text)
+    package = load("walked_example", tmp_path)
+    assert [m.name for m in modules_below(package)] == ["walked_example", "inner"]

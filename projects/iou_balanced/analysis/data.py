@@ -56,6 +56,9 @@ class Analysis:
     def write(self, output_dir: str | os.PathLike) -> tuple[Path, Path]:
         """Write `analysis.json` and `analysis.csv`, each as a whole or not at all.
 
+        Args:
+            output_dir: folder; is made where it is missing.
+
         Returns:
             their paths.
         """

@@ -41,7 +41,11 @@ class Detections:
         return self.boxes[:, 2] * self.boxes[:, 3]
 
     def of_class(self, k: int) -> slice:
-        """Where the detections of a class are."""
+        """Where the detections of a class are.
+
+        Args:
+            k: the class, in [0, K).
+        """
         return slice(int(self.start[k]), int(self.start[k + 1]))
 
     @classmethod
@@ -54,7 +58,16 @@ class Detections:
         num_classes: int,
         max_detections: int = MAX_DETECTIONS,
     ) -> "Detections":
-        """From columns in the order of a file."""
+        """From columns in the order of a file.
+
+        Args:
+            image: (D,) in [0, N).
+            category: (D,) in [0, K).
+            boxes: (D, 4) x, y, width, height in pixels.
+            score: (D,)
+            num_classes: K.
+            max_detections: that are kept of an image and class.
+        """
         image, category = (np.asarray(x, dtype=np.int64) for x in (image, category))
         score = np.asarray(score, dtype=np.float64)
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)

@@ -22,6 +22,7 @@ class GroundTruth:
     """What is to be found. Images are in the order of their ids, which breaks ties of scores."""
 
     path: str
+    """Of the file or folder; "" where it was read from neither."""
     image_ids: Sequence[Hashable]
     """(N,) as in the file."""
     file_names: Sequence[str]
@@ -65,7 +66,12 @@ class GroundTruth:
 
     @classmethod
     def from_coco(cls, truth: CocoGroundTruth, path: str = "") -> "GroundTruth":
-        """From ground truth whose ids are 1, 2, ... already."""
+        """From ground truth whose ids are 1, 2, ... already.
+
+        Args:
+            truth: in COCO's format.
+            path: of the file that it was read from.
+        """
         data = truth.dataset
         annotations = data.get("annotations", [])
         originals = {number: image_id for image_id, number in truth.image_ids.items()}

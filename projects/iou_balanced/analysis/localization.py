@@ -21,17 +21,21 @@ IOU_THRESHOLDS = IOU_EDGES[:-1]
 
 
 class MatchedDetections(NamedTuple):
-    """`scores` (D,) in 0..1 and `ious` (D,) in 0..1, in the order of the results."""
+    """Scores and IoUs of detections, in the order of the results."""
 
     scores: np.ndarray
+    """(D,) in 0..1."""
     ious: np.ndarray
+    """(D,) in 0..1."""
 
 
 class ScoreByIoU(NamedTuple):
-    """`mean_score` (B,) in 0..1, NaN where a bin is empty, and `count` (B,)."""
+    """The detections of each bin of IoU."""
 
     mean_score: np.ndarray
+    """(B,) in 0..1, NaN where a bin is empty."""
     count: np.ndarray
+    """(B,)"""
 
 
 def match_detections(

@@ -117,7 +117,11 @@ def keep_converted(
 
 
 def converted_file(dataset_name: str) -> str:
-    """The name of the file that `keep_converted` writes."""
+    """The name of the file that `keep_converted` writes.
+
+    Args:
+        dataset_name: of Detectron2's catalogs; a slash in it becomes an underscore.
+    """
     return f"{dataset_name.replace('/', '_')}_coco_format.json"
 
 
@@ -155,7 +159,17 @@ def _match(
 def ground_truth_of_dicts(
     dataset_name: str, dicts: Sequence[dict], class_names: Sequence[str] | None = None
 ) -> CocoGroundTruth:
-    """Ground truth from the dicts of a data set, see `ground_truth_of`."""
+    """Ground truth from the dicts of a data set.
+
+    Args:
+        dataset_name: of Detectron2's catalogs.
+        dicts: as Detectron2's catalog gives them; boxes in any of its modes, in pixels.
+        class_names: (K,) the model's, in the order of its outputs; default: the data set's own.
+
+    Raises:
+        ValueError: the data set has a class that the model does not have; a value of a box cannot
+            be read, with image, box and key.
+    """
     metadata = MetadataCatalog.get(dataset_name)
     names = distinct_names(metadata.thing_classes, list(range(len(metadata.thing_classes))))
     model, places = _match(names, class_names, dataset_name)

@@ -63,6 +63,9 @@ def find_scorer(scorer: str = "auto") -> Callable:
 def check_max_dets(max_dets_per_image: int | None) -> None:
     """Refuse a limit of detections that leaves none, or is no number.
 
+    Args:
+        max_dets_per_image: as `COCOBoxEvaluator` takes it; None for COCO's own limits.
+
     Raises:
         ValueError: it is neither None nor a whole number from 1 on.
     """
@@ -147,7 +150,12 @@ def coco_metrics(
 
 
 def distinct_names(names: Iterable[str], ids: Iterable[int]) -> list[str]:
-    """The names as text; those that occur twice carry their id in brackets."""
+    """The names as text; those that occur twice carry their id in brackets.
+
+    Args:
+        names: of classes, (K,).
+        ids: (K,) in the same order.
+    """
     names = [str(name) for name in names]
     count = Counter(names)
     return [
@@ -158,7 +166,13 @@ def distinct_names(names: Iterable[str], ids: Iterable[int]) -> list[str]:
 def absent_classes_text(
     dataset_name: str, class_names: Sequence[str], own: Iterable[str]
 ) -> str | None:
-    """What to say where a data set has `own` of the model's classes only; None where it has all."""
+    """What to say where a data set has `own` of the model's classes only; None where it has all.
+
+    Args:
+        dataset_name: named in the text.
+        class_names: (K,) the model's.
+        own: names of those that the data set has.
+    """
     own = set(own)
     absent = [name for name in class_names if name not in own]
     if not absent:

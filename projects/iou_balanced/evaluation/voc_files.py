@@ -49,7 +49,12 @@ class VOCAnalysisFiles:
             self._ignored = [i for i, a in enumerate(annotations) if is_difficult(a)]
 
     def write(self, output_dir: str | os.PathLike, detections: Detections) -> None:
-        """Write the files into the evaluator's folder."""
+        """Write the files into the evaluator's folder.
+
+        Args:
+            output_dir: of the evaluator.
+            detections: their images as places in `dicts`, their classes the model's.
+        """
         category_ids = self._truth.category_ids
         x0, y0, x1, y1 = detections.boxes.T
         boxes = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).tolist()
@@ -79,5 +84,9 @@ class VOCAnalysisFiles:
 
 
 def is_difficult(annotation: dict) -> bool:
-    """Whether an object counts neither way, as crowds do."""
+    """Whether an object counts neither way, as crowds do.
+
+    Args:
+        annotation: of a dict of the data set.
+    """
     return bool(parse_flag(annotation.get("difficult")) or parse_flag(annotation.get("iscrowd")))

@@ -14,9 +14,11 @@ class CocoImage(NamedTuple):
     id: int | float | str
     """As in the file."""
     file_name: str
+    """As in the file."""
     width: int | None
     """In pixels; None where the file does not say it."""
     height: int | None
+    """As the width."""
 
 
 class CocoCategory(NamedTuple):
@@ -25,6 +27,7 @@ class CocoCategory(NamedTuple):
     id: int | float | str
     """As in the file."""
     name: str
+    """As in the file."""
 
 
 def _key(path: str, entry: dict, key: str, where: str):

@@ -30,6 +30,7 @@ class CocoBox(NamedTuple):
     bbox: Sequence[float]
     """(x, y, width, height) in pixels, as the file has it."""
     iscrowd: int
+    """1 for a region of many objects, else 0."""
     raw: dict
     """The whole entry."""
 

@@ -40,6 +40,7 @@ class ImageHeader(NamedTuple):
     width: int
     """In pixels, of the image turned as EXIF says, which is how Detectron2 reads it."""
     height: int
+    """As the width."""
     stored: tuple[int, int]
     """(width, height) of the pixels in the file."""
     orientation: int

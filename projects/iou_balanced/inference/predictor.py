@@ -125,6 +125,9 @@ class Predictor:
     def prepare(self, image) -> dict:
         """The model's input of one image; see `__call__`.
 
+        Args:
+            image: one, of the kinds that `__call__` takes.
+
         Raises:
             TypeError: neither a path nor an array nor an image of Pillow.
         """
@@ -141,7 +144,11 @@ class Predictor:
 
     @torch.no_grad()
     def run(self, inputs: Sequence[dict]) -> list[dict]:
-        """Outputs for inputs that `prepare` made, all at once; see `__call__`."""
+        """Outputs for inputs that `prepare` made, all at once; see `__call__`.
+
+        Args:
+            inputs: of any sizes; those of one size are a batch.
+        """
         same_size = defaultdict(list)
         for i, x in enumerate(inputs):
             same_size[tuple(x["image"].shape)].append(i)

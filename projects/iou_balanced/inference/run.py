@@ -31,6 +31,7 @@ class Summary(NamedTuple):
     num_images: int
     """Images and frames that were predicted on."""
     num_detections: int
+    """In all of them together."""
     unreadable: list[str]
     """What is wrong with each file that was left out; one line each, which names it."""
     seconds: float
@@ -38,6 +39,7 @@ class Summary(NamedTuple):
 
     @property
     def images_per_second(self) -> float:
+        """Images and frames per second, with reading and drawing."""
         return self.num_images / max(self.seconds, 1e-9)
 
 

@@ -177,6 +177,9 @@ def detector_of(config: str) -> str:
 def quick_overrides(row: Row) -> list[str]:
     """What the quick profile adds to the row's config and overrides.
 
+    Args:
+        row: of a table; one that is trained.
+
     Raises:
         RecordError: the row is cited, or its detector has no quick profile.
     """

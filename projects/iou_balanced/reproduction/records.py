@@ -44,18 +44,25 @@ class Row:
     id: str
     """ "paper/table/row"."""
     name: str
+    """As the paper prints it."""
     config: str | None
+    """A file of configs/, without .py; None where it is cited."""
     cited: str | None
+    """Where the paper has the numbers from; None where it trains."""
     overrides: tuple[str, ...]
+    """Of the config, "key=value"."""
     losses: Mapping | None
     """{"cls_loss": {"type": class name, attribute: value}, ...}; None where it is cited."""
     starts_from: str | None
+    """The config whose trained weights it starts from."""
     test_dev: str | None
+    """The config that writes the file for COCO's server."""
     published: Mapping[str, float]
     """{name of our metric: value in percent}, in the order of the table's columns."""
 
     @property
     def short_id(self) -> str:
+        """The last part of its id, such as "eql"."""
         return self.id.rsplit("/", 1)[-1]
 
 
@@ -66,8 +73,11 @@ class Table:
     id: str
     """ "paper/number"."""
     number: int
+    """As the paper counts its tables, from 1."""
     page: int
+    """Of the paper's PDF, from 1."""
     caption: str
+    """What it shows, in short."""
     data: str
     """What the paper evaluates on."""
     columns: Mapping[str, str]
@@ -75,9 +85,13 @@ class Table:
     lines: int
     """As many as the paper prints."""
     rows: tuple[Row, ...]
+    """In the paper's order."""
 
     def row(self, short_id: str) -> Row:
         """The row "eql" of this table; also by its full id.
+
+        Args:
+            short_id: "eql", or "bofl/10/eql".
 
         Raises:
             RecordError: there is none; names those that there are.
@@ -94,9 +108,13 @@ class Figure:
     """One figure of a paper."""
 
     id: str
+    """ "paper/number"."""
     number: int
+    """As the paper counts its figures, from 1."""
     page: int
+    """Of the paper's PDF, from 1."""
     caption: str
+    """What it shows, in short."""
     drawn_from: str
     """ "losses": without any training; "runs": of this tool; "results": COCO result files."""
     table: str | None
@@ -108,9 +126,11 @@ class Variant:
     """A combination that no table has."""
 
     name: str
+    """Says what is combined."""
     base: str
     """Whose config: "baseline", "bofl", or "centernet" for CenterNet's of both kinds."""
     overrides: tuple[str, ...]
+    """Of the config, "key=value"."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +138,23 @@ class Paper:
     """All records of a paper."""
 
     key: str
+    """In commands: "iou" or "bofl"."""
     short: str
+    """Its name in tables."""
     title: str
+    """In full."""
     source: str
+    """Which text of it was read, such as "arXiv:1908.05641v2"."""
     tables: tuple[Table, ...]
+    """In the paper's order."""
     figures: tuple[Figure, ...]
+    """In the paper's order."""
     variants: tuple[Variant, ...]
+    """What no table has."""
 
     @property
     def rows(self) -> list[Row]:
+        """Of all tables, in their order."""
         return [row for table in self.tables for row in table.rows]
 
 
@@ -153,6 +181,9 @@ def all_rows() -> list[Row]:
 def find_table(name: str) -> Table:
     """The table "bofl/10".
 
+    Args:
+        name: its id, "paper/number".
+
     Raises:
         RecordError: there is none; names those that there are.
     """
@@ -161,6 +192,9 @@ def find_table(name: str) -> Table:
 
 def find_figure(name: str) -> Figure:
     """The figure "iou/3".
+
+    Args:
+        name: its id, "paper/number".
 
     Raises:
         RecordError: there is none; names those that there are.
@@ -177,6 +211,9 @@ def _find(name: str, items: Iterable, kind: str):
 
 def load_paper(file: Path) -> Paper:
     """Read and check a file of records.
+
+    Args:
+        file: YAML, with the keys that this module lists.
 
     Raises:
         RecordError: it is not as this module says; names the file, the record and the key.

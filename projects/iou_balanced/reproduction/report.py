@@ -19,8 +19,11 @@ class Measured:
     """A number in percent: the mean over the seeds, and its interval where one is known."""
 
     value: float
+    """In percent."""
     low: float | None = None
+    """Where the interval begins, in percent."""
     high: float | None = None
+    """Where the interval ends, in percent."""
 
     def __str__(self) -> str:
         if self.low is None or self.high is None:
@@ -33,6 +36,7 @@ class RowReport:
     """One row of a table: what the paper has, and what the runs here have."""
 
     row: Row
+    """With the published numbers."""
     state: str
     """ "cited", or as `run_files.state` has it."""
     records: Sequence[Mapping]
@@ -42,7 +46,13 @@ class RowReport:
 
 
 def report_rows(table: Table, *, output_dir: Path, profile: str = "full") -> list[RowReport]:
-    """What the runs below `output_dir` have for each row of the table."""
+    """What the runs below `output_dir` have for each row of the table.
+
+    Args:
+        table: of one of the papers.
+        output_dir: of all runs.
+        profile: whose runs, "full" or "quick".
+    """
     return [_report_row(row, Path(output_dir), profile) for row in table.rows]
 
 
@@ -85,6 +95,9 @@ def read_intervals(folder: Path) -> dict[str, tuple[float, float]]:
     """{metric: (low, high)} in percent of the analysis in a folder; {} where there is none.
 
     An analysis has `runs.NAME.METRIC`, each {value, low, high}; that of one run is taken.
+
+    Args:
+        folder: of a run, or of the seeds of one.
     """
     for name in ANALYSIS:
         runs = (files.read_json(folder / name) or {}).get("runs")
@@ -99,7 +112,13 @@ def read_intervals(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def format_report(table: Table, rows: Sequence[RowReport], *, profile: str = "full") -> str:
-    """A table in Markdown: "published / ours" in each cell, and the state of each row."""
+    """A table in Markdown: "published / ours" in each cell, and the state of each row.
+
+    Args:
+        table: of one of the papers.
+        rows: its rows, as `report_rows` gives them.
+        profile: of the runs; says what their numbers are worth.
+    """
     header = ["row", *table.columns, "seeds", "state"]
     lines = []
     for x in rows:
@@ -123,6 +142,11 @@ def as_record(table: Table, rows: Sequence[RowReport], *, profile: str) -> dict:
     """The report as a record of benchmarks/records, which tools/list_results.py shows.
 
     It has the rows that have finished.
+
+    Args:
+        table: of one of the papers.
+        rows: its rows, as `report_rows` gives them.
+        profile: of the runs, "full" or "quick".
     """
     columns = ["row"]
     for column in table.columns:

@@ -21,11 +21,14 @@ PROGRESS = re.compile(r"eta: \S+\s+iter: \d+\s+total_loss: \S+")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: "finished", "was finished", "failed" or "left" to another process."""
+    """How a run ended."""
 
     run: Run
+    """The training."""
     status: str
+    """ "finished", "was finished", "failed" or "left" to another process."""
     message: str = ""
+    """Its AP and time, or why it failed; one line."""
 
 
 def run_all(

@@ -21,8 +21,11 @@ class Run:
     overrides: tuple[str, ...]
     """The rows' own."""
     profile: str
+    """ "full" or "quick"."""
     profile_overrides: tuple[str, ...]
+    """What the profile adds to the rows' own."""
     seed: int
+    """Of the training, from 0."""
     rows: tuple[str, ...]
     """Ids of the rows that show it, of those that were asked for."""
     starts_from: str | None = None
@@ -46,14 +49,27 @@ class Run:
         return Run(self.starts_from, (), self.profile, (), self.seed, ())
 
     def folder(self, output_dir: Path) -> Path:
+        """Where everything of this run is.
+
+        Args:
+            output_dir: of all runs.
+        """
         return Path(output_dir) / self.name
 
     def weights(self, output_dir: Path) -> Path:
-        """What a finished training leaves."""
+        """What a finished training leaves.
+
+        Args:
+            output_dir: of all runs.
+        """
         return self.folder(output_dir) / "model_final.pth"
 
     def overrides_in(self, output_dir: Path) -> list[str]:
-        """All overrides but seed and output folder; with the weights of `start`."""
+        """All overrides but seed and output folder; with the weights of `start`.
+
+        Args:
+            output_dir: of all runs.
+        """
         if self.start is None:
             return self.all_overrides
         weights = quote(str(self.start.weights(output_dir)))

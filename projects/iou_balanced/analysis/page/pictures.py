@@ -48,7 +48,11 @@ class ImageFinder:
             self.folders += [folder, folder / "images", folder / split, folder / "images" / split]
 
     def find(self, file_name: str) -> Path | None:
-        """The file, by its path in one of the folders or by its name alone."""
+        """The file, by its path in one of the folders or by its name alone; None if it is in none.
+
+        Args:
+            file_name: as the ground truth has it; without an ending, the usual ones are tried.
+        """
         if not file_name:
             return None
         names = dict.fromkeys((Path(file_name), Path(Path(file_name).name)))

@@ -10,7 +10,11 @@ __all__ = ["format_table"]
 
 
 def format_table(analysis: Analysis) -> str:
-    """Metrics, each run's value, and its difference to the first run, with intervals and p."""
+    """Metrics, each run's value, and its difference to the first run, with intervals and p.
+
+    Args:
+        analysis: of one run or more.
+    """
     headers = ["metric", analysis.first]
     for run in analysis.differences:
         headers += [run, "difference", "p"]

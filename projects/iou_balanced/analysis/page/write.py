@@ -47,6 +47,7 @@ class Page:
     """What is written."""
 
     html: str
+    """The whole file."""
     figures: dict[str, Callable[[], bytes]]
     """File name -> what draws the PNG."""
 

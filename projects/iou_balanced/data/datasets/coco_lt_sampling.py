@@ -28,9 +28,12 @@ _INFO_CHARACTERS = 1 << 16
 class Sample(NamedTuple):
     """What is drawn; an unlabelled object is to be seen in a kept image, but not annotated."""
 
-    kept: np.ndarray  # (A,) bool, instances and crowd regions
-    kept_images: np.ndarray  # (I,) bool
-    unlabelled: np.ndarray  # (A,) bool, instances
+    kept: np.ndarray
+    """(A,) bool, instances and crowd regions."""
+    kept_images: np.ndarray
+    """(I,) bool."""
+    unlabelled: np.ndarray
+    """(A,) bool, instances."""
 
 
 def sample_annotations(

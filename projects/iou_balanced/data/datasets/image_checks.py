@@ -22,7 +22,9 @@ class Placed(NamedTuple):
     """An image and its boxes as training gets them."""
 
     width: int
+    """In pixels."""
     height: int
+    """In pixels."""
     boxes: list
     """(x0, y0, x1, y1) or None, as they came or turned along with the image."""
 
