@@ -169,7 +169,7 @@ def _score_and_iou(ground_truth: Path, results: Mapping[str, Path]) -> dict[str,
     # The paper does not say which detections its figure is of; here, those that find an object.
     try:
         analysis = analyze(ground_truth, results, draws=_DRAWS, permutations=0)
-    except ValueError as e:
+    except (OSError, ValueError) as e:
         raise RecordError(str(e)) from e
     by_iou, above, *_ = localization_charts(analysis, "matched")
     return {"_a": by_iou.to_png(), "_b": above.to_png()}
@@ -179,7 +179,7 @@ def _detections(ground_truth, results, images, image_ids, score) -> dict[str, by
     try:
         truth = read_ground_truth(ground_truth)
         found = {name: read_detections(path, truth) for name, path in results.items()}
-    except ValueError as e:
+    except (OSError, ValueError) as e:
         raise RecordError(str(e)) from e
     places = {image_id: i for i, image_id in enumerate(truth.image_ids)}
     unknown = [i for i in image_ids if i not in places]
