@@ -46,7 +46,7 @@ def test_learns_a_few_images_by_heart(config, tmp_path, datasets_root):
         "datasets.test.num_images=8",
         "datasets.train.image_size=64",
         "datasets.test.image_size=64",
-        "train.max_iter=120",
+        "train.max_iter=100",
         "train.eval_period=0",
         "train.best_checkpoint.metric=null",
     )
