@@ -141,9 +141,9 @@ def tiny(file, data_sets, folder):
     for split in ("train", "test"):
         for augmentation in cfg.dataloader[split].mapper.augmentations:
             if "short_edge_length" in augmentation:
-                augmentation.short_edge_length, augmentation.max_size = 96, 128
+                augmentation.short_edge_length, augmentation.max_size = 64, 96
                 if "sample_style" in augmentation:
-                    augmentation.short_edge_length = (80, 96)
+                    augmentation.short_edge_length = (56, 64)
             if "shape" in augmentation:  # SSD: the smallest that its last layers can do with
                 augmentation.shape = (260, 260)
             if "size" in augmentation:  # CenterNet's crop, and the canvas of model and test images
