@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(argparse|collections|logging|os|pathlib)\b.*"),
     # Types that are in no `__all__`, and names without a module in annotations and docstrings.
     (r"py:.*", r"(.*\.)?(AffineCropTransform|CenterNetPredictions|CenterTargets)"),
-    (r"py:.*", r"(.*\.)?(Detections|GroundTruth|Schedule)"),
+    (r"py:.*", r"(.*\.)?(CocoGroundTruth|Detections|GroundTruth|Schedule)"),
     (r"py:.*", r"(Boxes|CfgNode|H|Tensor|W)"),
 ]
 

@@ -272,3 +272,26 @@ def test_an_interrupt_leaves_the_former_files(files, tmp_path, monkeypatch):
         tool.main()
     assert [p.name for p in tmp_path.iterdir()] == ["analysis.json"]
     assert (tmp_path / "analysis.json").read_text() == "former"
+
+
+def test_intervals_of_few_detections_stay_in_what_is_possible(tmp_path):
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 99, "height": 99} for i in range(1, 4)]
+    box = {"category_id": 1, "bbox": [10, 10, 40, 40], "area": 1600, "iscrowd": 0}
+    truth = {
+        "images": images,
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [{**box, "id": i, "image_id": i} for i in range(1, 4)],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    shifts = ((1, 0.9, 2), (2, 0.5, 9), (3, 0.7, 5))
+    found = [
+        {"image_id": i, "category_id": 1, "score": score, "bbox": [10 + shift, 10, 40, 40]}
+        for i, score, shift in shifts
+    ]
+    numbers = analyze(tmp_path / "truth.json", {"a": found}, draws=50).localization["runs"]["a"]
+    for population in numbers.values():
+        correlation = population["rank_correlation"]
+        assert correlation["value"] == pytest.approx(1)
+        assert -1 <= correlation["low"] <= correlation["high"] <= 1
+        for name in ("mean_iou", "mean_score", "calibration_error"):
+            assert 0 <= population[name]["low"] <= population[name]["high"] <= 1

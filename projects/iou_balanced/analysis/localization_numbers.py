@@ -107,15 +107,18 @@ def _samples(members: Sequence[dict]) -> dict:
     sizes = [np.array(m["sizes"]).astype(int) for m in members]
     size = np.mean(sizes, axis=0).astype(int).tolist()
 
-    def sample(arrays, which: int = 0) -> Sample:
-        return Sample(np.stack(arrays), [size[which][1]])
+    def sample(arrays, which: int = 0, lowest: float = 0.0) -> Sample:
+        return Sample(np.stack(arrays), [size[which][1]], limits=(lowest, 1.0))
 
-    result: dict = {name: sample([m[name] for m in members]) for name in _NUMBERS}
+    result: dict = {
+        name: sample([m[name] for m in members], lowest=-1.0 if "correlation" in name else 0.0)
+        for name in _NUMBERS
+    }
     for name in _LISTS:
         bins = range(len(members[0][name]))
         result[name] = [sample([m[name][i] for m in members]) for i in bins]
     result["by_class"] = [
-        sample([m["by_class"][k] for m in members], 1 + k)
+        sample([m["by_class"][k] for m in members], 1 + k, lowest=-1.0)
         for k in range(len(members[0]["by_class"]))
     ]
     for name in _BINS:
