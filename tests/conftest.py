@@ -2,6 +2,7 @@
 loggers as they are before any training."""
 
 import copy
+import gc
 import logging
 from pathlib import Path
 
@@ -20,6 +21,12 @@ torch.set_num_threads(1)
 ORDER = ("losses", "formats", "geometry", "analysis", "data", "modeling", "backbones")
 ORDER += ("evaluation", "reproduction", "test_", "engine", "inference")
 LAST = ("test_coco_end_to_end", "test_learning", "test_install")
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: a collection need not look at its million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -83,7 +83,7 @@ def num_classes(model):
     return model.roi_heads.num_classes if "roi_heads" in model else model.num_classes
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def free_memory():
     """A config and the model in it refer to each other: else several of them stay for a while."""
     yield
@@ -177,6 +177,7 @@ def test_there_are_files():
     assert {"COCO/retinanet_R_50_FPN_1x_iou_balanced.py", "Digits/retinanet_small.py"} <= set(FILES)
 
 
+@pytest.mark.usefixtures("free_memory")
 @pytest.mark.parametrize("file", FILES)
 def test_a_step_and_an_evaluation(file, data_sets, tmp_path):
     cfg = tiny(file, data_sets, tmp_path)
