@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -14,6 +16,7 @@ from torch import nn
 from iou_balanced import Predictor
 from iou_balanced.data import CenterPad
 from iou_balanced.engine import UserError
+from iou_balanced.inference.onnx import export, operators
 
 from .detectors import (
     DIGITS,
@@ -26,11 +29,6 @@ from .detectors import (
 )
 from .exports import SIZES, exported
 from .test_predictor import close
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from iou_balanced.inference.onnx import export, operators  # noqa: E402
 
 
 @pytest.fixture(scope="module", params=SMALL)

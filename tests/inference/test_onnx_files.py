@@ -5,6 +5,7 @@ import runpy
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from detectron2.config import LazyCall as L
@@ -15,6 +16,7 @@ from iou_balanced.data import CenterFit, CenterPad
 from iou_balanced.engine import UserError
 from iou_balanced.formats.image_files import ImageError
 from iou_balanced.inference import predict_files
+from iou_balanced.inference.onnx import check, export, metadata, operators
 
 from .detectors import (
     ROOT,
@@ -24,11 +26,6 @@ from .detectors import (
 )
 from .exports import SIZES, exported
 from .test_predictor import close
-
-onnx = pytest.importorskip("onnx")
-onnxruntime = pytest.importorskip("onnxruntime")
-
-from iou_balanced.inference.onnx import check, export, metadata, operators  # noqa: E402
 
 
 def test_a_graph_that_finds_something_else_is_not_written(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -247,7 +248,6 @@ def test_mistakes_are_one_line(predict, tmp_path, arguments, message):
 
 
 def write_video(path, num_frames=3):
-    av = pytest.importorskip("av")
     pixels = np.random.default_rng(0).integers(0, 256, (num_frames, 64, 96, 3), dtype=np.uint8)
     with av.open(str(path), "w") as file:
         stream = file.add_stream("mpeg4", rate=10)
@@ -277,7 +277,6 @@ def test_a_video(predictor, tmp_path):
 
 
 def test_a_damaged_video_is_left_out(predictor, tmp_path):
-    pytest.importorskip("av")
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     (image,) = write_images(tmp_path, (60, 80))
     files = [tmp_path / "clip.mp4", image]
