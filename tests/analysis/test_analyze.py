@@ -15,7 +15,9 @@ from iou_balanced.analysis import Detections, analyze, read_ground_truth
 from iou_balanced.analysis.estimates import metric_samples
 from iou_balanced.analysis.groups import group_of_classes, read_train_counts, tail_of
 from iou_balanced.analysis.matching import match
+from iou_balanced.analysis.metric_names import MAIN_METRICS
 from iou_balanced.analysis.resampling import bootstrap, multiplicities
+from iou_balanced.analysis.verdict import _of_difference
 from iou_balanced.losses.reweighting import tail_classes
 
 from .reference import coco_json, coco_results, pycocotools_ap, random_data
@@ -89,6 +91,16 @@ def test_verdict(analysis):
     assert analysis.verdict[0].startswith("worse has the lower AP: -")
     assert any("nothing has the lower AP" in text for text in analysis.verdict)
     assert any("say nothing of another seed" in text for text in analysis.verdict)
+
+
+def test_an_interval_and_a_test_that_disagree_are_said():
+    difference = {"value": -0.1, "low": -0.4, "high": 0.3, "p": 0.001}
+    ap = {**difference, "p_method": "permutation"}
+    numbers = {name: ap for name in ("AP", *MAIN_METRICS)}
+    for p, said in ((0.001, True), (0.2, False)):
+        text = _of_difference("b", "a", {**numbers, "AP": {**ap, "p": p}}, [], 0.95)[0]
+        assert "b and a cannot be told apart by AP" in text
+        assert ("The permutation test alone would tell them apart" in text) is said
 
 
 def test_same_run_twice_cannot_be_told_apart(files):

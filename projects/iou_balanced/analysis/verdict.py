@@ -79,6 +79,9 @@ def _of_difference(
             f"points{_p(ap)}. A difference has to be about {half:.1f} points to be seen with these "
             "images."
         )
+        permuted = str(ap.get("p_method")).startswith("permutation")
+        if permuted and ap["p"] <= 1 - confidence:
+            text += " The permutation test alone would tell them apart; the interval has 0 in it."
     return [
         text,
         *_of_metrics(name, numbers, confidence),
