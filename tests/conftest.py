@@ -43,17 +43,30 @@ def fixed_seed():
     torch.manual_seed(0)
 
 
+class _AlwaysHeard(logging.Logger):
+    """A logger whose records reach caplog also after `setup_logger` took it off its parent."""
+
+    propagate = property(lambda self: True, lambda self, value: None)
+
+
+LOGGERS = [logging.getLogger(name) for name in ("detectron2", "fvcore", "iou_balanced")]
+for logger in LOGGERS:
+    logger.__class__ = _AlwaysHeard
+
+
 @pytest.fixture(autouse=True)
 def fresh_loggers():
-    """What a training sets up (handlers, levels, propagation) ends with its test."""
-    loggers = [logging.getLogger(name) for name in ("detectron2", "fvcore", "iou_balanced")]
-    before = [(logger.level, logger.propagate, logger.handlers[:]) for logger in loggers]
+    """A training's handlers and levels end with its test, or with its module's fixture."""
+    _reset_loggers()
     yield
+    _reset_loggers()
+
+
+def _reset_loggers():
     setup_logger.cache_clear()  # or the next training's logger would get no handler
-    for logger, (level, propagate, handlers) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.propagate = propagate
-        logger.handlers[:] = handlers
+    for logger in LOGGERS:
+        logger.setLevel(logging.NOTSET)
+        logger.handlers.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
