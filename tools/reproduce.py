@@ -6,6 +6,7 @@ tools/reproduce.py show bofl/10                     rows, commands and published
 tools/reproduce.py run bofl/10 --rows baseline eql  trains what has not run or has broken off
 tools/reproduce.py run bofl/10 --profile quick      the same on digits and a CPU, minutes a run
 tools/reproduce.py report bofl/10                   published numbers and ours
+tools/reproduce.py run photos/fod_iou --seeds 3     our own experiments, on data in datasets/
 tools/reproduce.py figure iou/2 --output norms.png  a figure; some need runs or result files
 
 A run lies in OUTPUT_DIR/profile/config/overrides/seed; rows that are the same run share it. One
@@ -23,10 +24,12 @@ from pathlib import Path
 from iou_balanced.files import write_atomically
 from iou_balanced.reproduction import (
     RecordError,
+    all_experiments,
     all_tables,
     as_record,
     command,
     draw_figure,
+    find_experiment,
     find_table,
     format_report,
     papers,
@@ -54,6 +57,19 @@ def list_records() -> None:
             kind = {"losses": "no training", "runs": f"runs of {figure.table}"}
             needs = kind.get(figure.drawn_from, "result files")
             print(f"  figure {figure.id:8} p. {figure.page:<3}{figure.caption} (from {needs})")
+
+    print("Our own experiments")
+    for one in all_experiments().values():
+        rows = ", ".join(row.id for row in one.rows)
+        print(f"  {one.id:16} {one.title} ({one.data_title}): {rows}")
+
+
+def show_experiment(name: str, output_dir: Path) -> None:
+    """Print the rows of an experiment, and the command of each."""
+    one = find_experiment(name)
+    print(f"{one.id}: {one.title}. On {one.data_title}.")
+    for row, training in zip(one.rows, one.runs(seeds=1), strict=True):
+        print(f"\n{row.id}: {row.name}\n  {shlex.join(command(training, output_dir))}")
 
 
 def show(table: Table, profile: str, output_dir: Path) -> None:
@@ -90,8 +106,13 @@ def chosen_rows(names: list[str], short_ids: list[str] | None) -> list[Row]:
 
 def run(args) -> int:
     """Run the rows; 1 where one has failed."""
-    rows = chosen_rows(args.tables, args.rows)
+    own = [name for name in args.tables if name in all_experiments()]
+    if own and (len(own) != len(args.tables) or (args.rows and len(own) != 1)):
+        raise RecordError("give tables of the papers or experiments; --rows are those of one")
+    rows = [] if own else chosen_rows(args.tables, args.rows)
     runs = plan_runs(rows, profile=args.profile, seeds=args.seeds)
+    for name in own:
+        runs += find_experiment(name).runs(seeds=args.seeds, rows=args.rows)
     for row in rows:
         if row.config is None:
             print(f"{row.id}: cited ({row.cited}); not trained here")
@@ -200,7 +221,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "list":
             list_records()
         elif args.command == "show":
-            for table in all_tables() if args.tables == ["all"] else map(find_table, args.tables):
+            own = [name for name in args.tables if name in all_experiments()]
+            for name in own:
+                show_experiment(name, args.output_dir)
+            names = [name for name in args.tables if name not in own]
+            for table in all_tables() if names == ["all"] else map(find_table, names):
                 show(table, args.profile, args.output_dir)
         elif args.command == "run":
             return run(args)

@@ -1,4 +1,4 @@
-"""CenterNet on EfficientNet-Lite0 for a VOC folder of one's own, the baseline: hours on a CPU core."""
+"""CenterNet on EfficientNet-Lite0 for a VOC folder of one's own, the baseline."""
 
 import torch
 

