@@ -21,6 +21,9 @@ import signal
 import sys
 from pathlib import Path
 
+from tabulate import tabulate
+
+from iou_balanced.analysis.run_folder import read_run_folder
 from iou_balanced.files import write_atomically
 from iou_balanced.reproduction import (
     RecordError,
@@ -140,8 +143,40 @@ def run(args) -> int:
     return 1 if failed else 0
 
 
+def report_experiment(name: str, args) -> None:
+    """Analyze the runs of an experiment, print the table, and write page and record."""
+    from iou_balanced.analysis.page import make_page
+    from iou_balanced.reproduction.experiment_report import (
+        analyze_experiment,
+        experiment_record,
+        finished_rows,
+    )
+
+    one = find_experiment(name)
+    rows = finished_rows(one, args.output_dir)
+    analysis = analyze_experiment(one, args.output_dir, draws=args.draws, progress=True)
+    record = experiment_record(one, rows, analysis)
+    print(f"{one.id}: {one.title}. On {one.data_title}.")
+    print(
+        tabulate(record["rows"], record["columns"], tablefmt="github"), *analysis.verdict, sep="\n"
+    )
+    if args.json:
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(args.json, lambda f: f.write(text))
+    if args.page:
+        images = None if args.no_images else rows[0].folders[0]
+        page = make_page(analysis, images=images and read_run_folder(images).images)
+        print(*page.write(args.page), *analysis.write(args.page), sep="\n")
+
+
 def report(args) -> None:
     """Print the report of each table, and write the record of one."""
+    own = [name for name in args.tables if name in all_experiments()]
+    if own:
+        if len(args.tables) != 1:
+            raise RecordError("one experiment at a time, and no table beside it")
+        report_experiment(own[0], args)
+        return
     tables = all_tables() if args.tables in ([], ["all"]) else list(map(find_table, args.tables))
     if args.json and len(tables) != 1:
         raise RecordError("--json holds the report of one table: name one")
@@ -210,6 +245,10 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "report":
             help_text = "write it as a record of benchmarks/records"
             sub.add_argument("--json", type=Path, metavar="FILE", help=help_text)
+            help_text = "of an experiment: write the page of the analysis there"
+            sub.add_argument("--page", type=Path, metavar="DIR", help=help_text)
+            sub.add_argument("--no-images", action="store_true", help="a page without photographs")
+            sub.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
         sub.add_argument("--profile", choices=PROFILES, default="full")
         sub.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, metavar="DIR")
     return parser
@@ -233,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
             report(args)
         else:
             figure(args)
-    except (RecordError, OSError, ImportError) as e:
+    except (ValueError, OSError, ImportError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
         sys.exit("interrupted; run again to go on")
