@@ -7,6 +7,7 @@ tools/reproduce.py run bofl/10 --rows baseline eql  trains what has not run or h
 tools/reproduce.py run bofl/10 --profile quick      the same on digits and a CPU, minutes a run
 tools/reproduce.py report bofl/10                   published numbers and ours
 tools/reproduce.py run photos/fod_iou --seeds 3     our own experiments, on data in datasets/
+tools/reproduce.py claims                           the papers' claims, and what ours say of them
 tools/reproduce.py figure iou/2 --output norms.png  a figure; some need runs or result files
 
 A run lies in OUTPUT_DIR/profile/config/overrides/seed; rows that are the same run share it. One
@@ -40,7 +41,9 @@ from iou_balanced.reproduction import (
     report_rows,
     run_all,
 )
+from iou_balanced.reproduction.claims import claims_record
 from iou_balanced.reproduction.records import Row, Table
+from iou_balanced.reproduction.run_files import read_json
 from iou_balanced.reproduction.runs import PROFILES, quote
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,6 +172,15 @@ def report_experiment(name: str, args) -> None:
         print(*page.write(args.page), *analysis.write(args.page), sep="\n")
 
 
+def claims(args) -> None:
+    """Print what the records of the experiments say of the papers' claims, and write it."""
+    record = claims_record(lambda name: read_json(ROOT / "benchmarks/records" / f"{name}.json"))
+    print(tabulate(record["rows"], record["columns"], tablefmt="github"))
+    if args.json:
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(args.json, lambda f: f.write(text))
+
+
 def report(args) -> None:
     """Print the report of each table, and write the record of one."""
     own = [name for name in args.tables if name in all_experiments()]
@@ -219,6 +231,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="the tables and figures")
+    sub = commands.add_parser("claims", help="the papers' claims, and what our records say")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write it as a record")
     for name, help_text in (
         ("show", "rows, commands and published numbers of a table"),
         ("run", "train what has not run"),
@@ -270,6 +284,8 @@ def main(argv: list[str] | None = None) -> int:
             return run(args)
         elif args.command == "report":
             report(args)
+        elif args.command == "claims":
+            claims(args)
         else:
             figure(args)
     except (ValueError, OSError, ImportError) as e:

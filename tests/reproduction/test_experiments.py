@@ -1,20 +1,26 @@
 """Experiments of our own: their records, their runs, and what is made of finished runs."""
 
+import dataclasses
 import json
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 
 from iou_balanced.engine import load_config
 from iou_balanced.reproduction import RecordError, all_experiments, find_experiment
+from iou_balanced.reproduction.claims import all_claims, claims_record, judge
 from iou_balanced.reproduction.experiment_report import (
     analyze_experiment,
     experiment_record,
     finished_rows,
 )
 from iou_balanced.reproduction.experiments import load_experiments
+from iou_balanced.reproduction.run_files import read_json
 from iou_balanced.reproduction.runs import plan_runs
+
+ROOT = Path(__file__).resolve().parents[2]
 
 EXPERIMENTS = sorted(all_experiments())
 
@@ -152,6 +158,7 @@ def test_the_report_of_finished_runs(finished):
     assert record["columns"] == ["losses", "seeds", "AP", "AP50", "AP75", "AP80", "AP90"]
     assert record["rows"][0] == ["baseline", "0, 1", *["100.0"] * 5]
     both = record["rows"][1]
+    assert record["differences"]["both"]["AP"]["value"] == -50 and len(record["differences"]) == 1
     assert both[1] == "0, 1" and both[2].startswith("-50.0 [") and both[2].endswith("]")
     assert record["rows"][2][1:] == ["-", *["not run"] * 5]
     assert record["verdict"] and [run["seed"] for run in record["runs"]] == [0, 1, 0, 1]
@@ -188,3 +195,43 @@ def test_list_show_and_dry_run_know_them(monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.count("train.seed=") == 2
     code = reproduce(monkeypatch, "run", "photos/fod_iou", "iou/2", "--dry-run")
     assert "give tables of the papers or experiments" in code
+
+
+# Claims.
+
+
+@pytest.mark.parametrize(
+    ("sign", "low", "high", "word"),
+    [
+        (1, 0.1, 2.1, "confirmed"),
+        (1, -0.1, 2.1, "undecided"),
+        (1, -2.1, -0.1, "refuted"),
+        (-1, -2.1, -0.1, "confirmed"),
+        (-1, 0.1, 2.1, "refuted"),
+        (1, 0.0, 0.0, "undecided"),
+    ],
+)
+def test_a_claim_is_decided_by_the_interval(sign, low, high, word):
+    claim = next(x for x in all_claims() if x.metric == "AP")
+    difference = {"value": (low + high) / 2, "low": low, "high": high}
+    assert judge(dataclasses.replace(claim, sign=sign), difference) == word
+
+
+def test_the_table_of_claims():
+    difference = {"value": 1.0, "low": 0.5, "high": 1.5}
+    runs = [{"row": "both", "seed": 0}, {"row": "both", "seed": 1}, {"row": "plain", "seed": 0}]
+    records = {"photos_fod_iou": {"differences": {"both": {"AP": difference}}, "runs": runs}}
+    record = claims_record(records.get)
+    assert len(record["rows"]) == sum(len(claim.experiments) for claim in all_claims())
+    assert record["rows"][0][1:] == ["fod", 2, "+1.0 [+0.5, +1.5]", "confirmed"]
+    assert all(row[-1] == "not run" for row in record["rows"][1:])
+    records["photos_fod_iou"]["runs"] = runs[:1]
+    assert claims_record(records.get)["rows"][0][-1].startswith("confirmed for one seed")
+
+
+def test_the_records_show_the_claims_as_they_are():
+    file = ROOT / "benchmarks/records/photos_claims.json"
+    records = ROOT / "benchmarks/records"
+    if file.exists():
+        made = claims_record(lambda name: read_json(records / f"{name}.json"))
+        assert read_json(file) == json.loads(json.dumps(made))

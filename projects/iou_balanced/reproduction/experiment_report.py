@@ -102,6 +102,15 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
         "draws": analysis.settings["draws"],
         "confidence": analysis.settings["confidence"],
         "verdict": analysis.verdict,
+        "differences": {
+            x.row.id: {
+                metric: {k: round(found[k], 3) for k in ("value", "low", "high")}
+                for metric, found in analysis.differences[x.row.name].items()
+                if metric in metrics
+            }
+            for x in rows
+            if x.row.name in analysis.differences
+        },
         "runs": [
             {
                 "row": x.row.id,

@@ -4,6 +4,7 @@
                 config gets for this data set
     rows        lists of rows that several experiments share (YAML anchors); read by nobody else
     experiments id, data, title, paper (iou or bofl), rows, planned_seeds
+    claims      see `claims`
 
 A row is id, name, config and overrides; the first of an experiment is its baseline.
 """
@@ -125,7 +126,7 @@ def load_experiments(file: Path) -> list[Experiment]:
     """
     content = read_yaml(file)
     keys = {"data": dict, "experiments": list}
-    check_keys(content, file.name, keys, {"rows": dict})
+    check_keys(content, file.name, keys, {"rows": dict, "claims": list})
     found = {}
     for index, item in enumerate(content["experiments"]):
         one = _experiment(item, f"{file.name}, experiments[{index}]", file.stem, content["data"])
