@@ -152,7 +152,7 @@ def finished(tmp_path):
 def test_the_report_of_finished_runs(finished):
     experiment, folder = finished
     rows = finished_rows(experiment, folder)
-    assert [len(x.folders) for x in rows] == [2, 2, 0, 0]
+    assert [len(x.folders) for x in rows] == [2, 2, 0, 0, 0, 0]
     analysis = analyze_experiment(experiment, folder, draws=50, permutations=50)
     record = experiment_record(experiment, rows, analysis)
     assert record["columns"] == ["losses", "seeds", "AP", "AP50", "AP75", "AP80", "AP90"]
