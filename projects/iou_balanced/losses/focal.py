@@ -15,10 +15,15 @@ from .checks import (
     check_reduction,
 )
 from .class_tables import ClassWeights
-from .focal_kernel import positive_terms
-from .focal_parts import reduce_parts, tables_for
+from .fused.elements import own_focal
+from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
-from .levels import count_positives, in_order_of_labels, split_levels
+from .sigmoid_scores import RowScores
+
+
+def _alphas(alpha: float) -> tuple[float, float]:
+    """Weights of a positive's own element and of all others."""
+    return (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
 
 
 def sigmoid_focal_loss(
@@ -29,6 +34,8 @@ def sigmoid_focal_loss(
     gamma: float = 2.0,
     class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
+    num_positives: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """Sigmoid focal loss on class indices (RetinaNet, arXiv 1708.02002, Eq. 5).
 
@@ -50,6 +57,9 @@ def sigmoid_focal_loss(
             background rows, and whole rows.
         reduction: "sum"; "mean" divides by the elements that are not ignored; "none" gives
             (..., K) with 0 where ignored.
+        num_positives: P where the caller knows it, from `pos_iou` or else: a GPU is then not
+            waited for.
+        backend: "eager", "compile" or "triton"; None chooses, see `losses.fused.backends`.
 
     Raises:
         ValueError: a shape, a dtype, alpha, gamma, a label on a CPU or `reduction` is not as above.
@@ -58,8 +68,18 @@ def sigmoid_focal_loss(
     check_reduction(reduction)
     check_exponents(gamma=gamma)
     check_focal_alpha(alpha)
-    parts = split_levels(pred_logits, gt_labels)
-    return reduce_parts(parts, tables_for(class_weight, parts[0].logits), alpha, gamma, reduction)
+    return iou_balanced_focal_loss(
+        pred_logits,
+        gt_labels,
+        None,
+        eta=0,
+        alpha=alpha,
+        gamma=gamma,
+        class_weight=class_weight,
+        reduction=reduction,
+        num_positives=num_positives,
+        backend=backend,
+    )
 
 
 def iou_balanced_focal_loss(
@@ -73,6 +93,8 @@ def iou_balanced_focal_loss(
     class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
     across_processes: bool = False,
+    num_positives: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """IoU-balanced classification loss, Eq. 3-4 of arXiv 1908.05641, with focal loss for CE.
 
@@ -92,6 +114,8 @@ def iou_balanced_focal_loss(
         class_weight: see `sigmoid_focal_loss`.
         reduction: see `sigmoid_focal_loss`.
         across_processes: take Eq. 4's two sums over the positives of all processes.
+        num_positives: see `sigmoid_focal_loss`.
+        backend: see `sigmoid_focal_loss`.
 
     Raises:
         ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is not as above.
@@ -99,17 +123,21 @@ def iou_balanced_focal_loss(
     check_reduction(reduction)
     check_exponents(gamma=gamma, eta=eta)
     check_focal_alpha(alpha)
-    parts = split_levels(pred_logits, gt_labels)
-    tables = tables_for(class_weight, parts[0].logits)
-    weights = None
+    if num_positives is None and eta != 0 and pos_iou is not None:
+        num_positives = len(pos_iou)
+    scores = RowScores(
+        pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
+    )
+    own_alpha, rest_alpha = _alphas(alpha)
+    rest, own_logits = scores.split(Negatives(gamma, rest_alpha), reduction)
+    terms = own_focal(own_logits, gamma) * own_alpha * scores.own_weights(own_logits.dtype)
     if eta != 0:
-        pos_iou = check_pos_iou(pos_iou, count_positives(parts))
-        terms = in_order_of_labels(
-            [positive_terms(*part[:3], tables, alpha, gamma) for part in parts], parts
-        )
+        pos_iou = check_pos_iou(pos_iou, scores.num_positives)
         # Eq. 4; the weights carry no gradient.
-        weights = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
-    return reduce_parts(parts, tables, alpha, gamma, reduction, pos_weight=weights)
+        terms = terms * iou_ratio_weights(
+            terms.detach(), pos_iou, eta, across_processes=across_processes
+        )
+    return scores.reduce(rest, terms, reduction)
 
 
 def balance_oriented_focal_loss(
