@@ -1,0 +1,2 @@
+def why_not(scores, negatives):
+    return "later"
