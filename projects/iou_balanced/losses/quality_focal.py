@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .checks import check_exponents, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
+from .fused.backends import check_backend
 from .fused.elements import own_quality
 from .fused.negatives import Negatives
 from .sigmoid_scores import RowScores
@@ -46,7 +47,7 @@ def quality_focal_loss(
     """
     check_reduction(reduction)
     check_exponents(beta=beta)
-    num_positives = None if pos_iou is None or pos_iou.dim() == 0 else len(pos_iou)
+    num_positives = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
     scores = RowScores(
         pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
     )
@@ -60,7 +61,7 @@ class QualityFocalLoss(nn.Module):
     """Module form of `quality_focal_loss`.
 
     Args:
-        beta, reduction: see `quality_focal_loss`.
+        beta, reduction, backend: see `quality_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
@@ -69,11 +70,12 @@ class QualityFocalLoss(nn.Module):
     needs_pos_iou = True
     takes_levels = True
 
-    def __init__(self, *, beta: float = 2.0, reduction: str = "sum"):
+    def __init__(self, *, beta: float = 2.0, reduction: str = "sum", backend: str | None = None):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(beta=beta)
-        self.beta, self.reduction = beta, reduction
+        self.beta, self.reduction, self.backend = beta, reduction, backend
 
     def forward(
         self,
@@ -91,6 +93,7 @@ class QualityFocalLoss(nn.Module):
             beta=self.beta,
             class_weight=class_weight,
             reduction=self.reduction,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:

@@ -1,11 +1,11 @@
 """Which implementation runs the fused core: eager, torch.compile or Triton.
 
 - "eager": chunk by chunk, on any device; what runs where nothing else is chosen.
-- "compile": one kernel of torch.compile for all levels, on a CPU and on a GPU.
+- "compile": one function of torch.compile for all levels, on a CPU and on a GPU.
 - "triton": one kernel written in Triton, on a GPU. It has run in Triton's interpreter only.
 
-IOU_BALANCED_BACKEND or the argument `backend` of a loss forces one. Else it is "eager", and on a CPU
-"compile" from when the eager one has worked through as many elements as a compilation costs: a
+The argument `backend` of a loss forces one, or IOU_BALANCED_BACKEND. Else it is "eager", and on a
+CPU "compile" from when the eager one has worked through as many elements as a compilation costs: a
 short run never compiles. On a GPU nothing but "eager" is chosen, because neither of the others has
 been measured there. What cannot run falls back to "eager" with one warning.
 """
@@ -32,6 +32,18 @@ _elements_done = 0
 _told: set[str] = set()
 
 
+def check_backend(backend: str | None) -> None:
+    """Check that it is one of `NAMES`, or None.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if backend is not None and backend not in NAMES:
+        raise ValueError(
+            f"Expected argument `backend` to be one of {NAMES}, or None, but got {backend!r}"
+        )
+
+
 def choose(scores: Rows | HeatMaps, negatives: Negatives, requested: str | None) -> Any:
     """The module with `forward` and `backward` for these scores.
 
@@ -43,12 +55,14 @@ def choose(scores: Rows | HeatMaps, negatives: Negatives, requested: str | None)
     Raises:
         ValueError: `requested`, or the environment variable, is none of these.
     """
-    source = "Expected argument `backend`"
+    check_backend(requested)
     if requested is None:
         requested = os.environ.get(VARIABLE) or "auto"
-        source = f"Expected the environment variable {VARIABLE}"
-    if requested not in NAMES:
-        raise ValueError(f"{source} to be one of {NAMES}, but got {requested!r}")
+        if requested not in NAMES:
+            raise ValueError(
+                f"Expected the environment variable {VARIABLE} to be one of {NAMES}, "
+                f"but got {requested!r}"
+            )
     name = _automatic(scores) if requested == "auto" else requested
     backend = {"eager": eager, "compile": compiled, "triton": triton_rows}[name]
     reason = backend.why_not(scores, negatives)

@@ -8,7 +8,6 @@ memory binds and not arithmetic, the backward pass computes it again.
 import shutil
 import types
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch._dynamo
@@ -82,7 +81,11 @@ def _run(
     dtype: torch.dtype,
     grad: Tensor | None = None,
 ) -> list[Tensor] | None:
-    """Call the compiled function; None, and a warning, where that fails."""
+    """Call the compiled function; None, and a warning, where that fails.
+
+    Raises:
+        OutOfMemoryError: of the device, which no other backend would help.
+    """
     global _broken
     from .backends import warn_once
 

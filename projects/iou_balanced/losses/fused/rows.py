@@ -44,6 +44,10 @@ class Rows(NamedTuple):
         """Ri of each level."""
         return [x.shape[1] for x in self.logits]
 
+    def num_rows(self) -> int:
+        """Of all levels and images."""
+        return self.labels.numel() if self.num_classes else 0
+
     def chunks(self) -> Iterator[Chunk]:
         first = 0
         for level, x in enumerate(self.logits):
