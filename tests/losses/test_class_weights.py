@@ -16,10 +16,10 @@ from iou_balanced.losses import (
     balance_oriented_focal_loss,
     iou_balanced_cross_entropy,
     iou_balanced_focal_loss,
-    positive_rows,
     quality_focal_loss,
     sigmoid_focal_loss,
 )
+from iou_balanced.losses.fused import chunks
 
 from ..losses import paper_bofl as paper
 
@@ -106,7 +106,7 @@ class TestKindsOfElements:
 
     @pytest.mark.parametrize("num_rows", [1, 2, 5])
     def test_chunks_do_not_show(self, weights, elements, num_rows, monkeypatch):
-        monkeypatch.setattr(positive_rows, "_CHUNK", {"cpu": num_rows * K})
+        monkeypatch.setattr(chunks, "_CHUNK", {"cpu": num_rows * K})
         self.test_iou_balanced_focal(weights, elements)
 
     def test_elementwise(self, weights, elements):

@@ -7,7 +7,8 @@ from fvcore.nn import sigmoid_focal_loss as fvcore_focal_loss
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from iou_balanced.losses import SigmoidFocalLoss, positive_rows, sigmoid_focal_loss
+from iou_balanced.losses import SigmoidFocalLoss, sigmoid_focal_loss
+from iou_balanced.losses.fused import chunks
 
 from .paper import focal_terms, value_and_grad
 
@@ -170,7 +171,7 @@ def test_chunks_do_not_show(monkeypatch, num_rows, weights):
         for reduction in ["sum", "mean", "none"]
     }
     # Not a multiple of K: the rest must not be lost.
-    monkeypatch.setattr(positive_rows, "_CHUNK", {"cpu": num_rows * K + 1})
+    monkeypatch.setattr(chunks, "_CHUNK", {"cpu": num_rows * K + 1})
     for reduction, (value, grad) in expected.items():
         chunked_value, chunked_grad = grad_of(
             sigmoid_focal_loss, logits, LABELS, class_weight=class_weight, reduction=reduction
@@ -182,7 +183,7 @@ def test_chunks_do_not_show(monkeypatch, num_rows, weights):
 def test_more_than_one_chunk_of_the_real_size():
     classes = 80
     labels = torch.randint(-1, classes + 1, (2, 1500))
-    border = positive_rows._CHUNK["cpu"] // classes
+    border = chunks._CHUNK["cpu"] // classes
     assert border < 1500
     labels[:, border - 1 : border + 1] = torch.tensor([[5, -1], [-1, 7]])
     logits = logits_like(labels, classes, dtype=torch.float32)
@@ -224,12 +225,12 @@ def test_memory_is_one_tensor_of_the_size_of_the_logits():
         loss.backward()
     # Forward: the gradient. Everything else is as large as a chunk, or has one entry a row.
     assert [x for x in forward.made if x[0] >= size] == [(size, torch.float32)]
-    assert max(n for n, _ in forward.made if n != size) <= positive_rows._CHUNK["cpu"]
+    assert max(n for n, _ in forward.made if n != size) <= chunks._CHUNK["cpu"]
     # A one-hot table would be (rows, K) or (rows, K + 1) of int64.
     wide = [n for n, dtype in forward.made if dtype == torch.int64]
     assert max(wide) <= labels.numel()
-    # Backward: its product with the incoming gradient, and at most a copy into .grad.
-    assert len([n for n, _ in backward.made if n >= size]) <= 2
+    # Backward: it is scaled in place; at most a copy into .grad.
+    assert len([n for n, _ in backward.made if n >= size]) <= 1
 
 
 def test_no_gradient_wanted_needs_no_such_tensor():
@@ -237,7 +238,7 @@ def test_no_gradient_wanted_needs_no_such_tensor():
     logits = logits_like(labels, 80, dtype=torch.float32)
     with NewTensors() as forward, torch.no_grad():
         sigmoid_focal_loss(logits, labels)
-    assert max(n for n, _ in forward.made) <= positive_rows._CHUNK["cpu"]
+    assert max(n for n, _ in forward.made) <= chunks._CHUNK["cpu"]
 
 
 def test_layout_of_the_logits_does_not_matter():

@@ -9,8 +9,8 @@ from iou_balanced.losses import (
     ClassWeights,
     PenaltyReducedFocalLoss,
     penalty_reduced_focal_loss,
-    positive_rows,
 )
+from iou_balanced.losses.fused import chunks
 
 from .heatmap_reference import example_heatmap, heatmap_terms
 from .paper import value_and_grad
@@ -186,7 +186,7 @@ def test_chunks_do_not_show(monkeypatch, elements, tables):
         kwargs = {"class_weight": class_weight, "reduction": reduction}
         value, grad = grad_of(penalty_reduced_focal_loss, logits, heatmap, **kwargs)
         with monkeypatch.context() as patch:
-            patch.setattr(positive_rows, "_CHUNK", {"cpu": elements})
+            patch.setattr(chunks, "_CHUNK", {"cpu": elements})
             chunked, chunked_grad = grad_of(penalty_reduced_focal_loss, logits, heatmap, **kwargs)
         torch.testing.assert_close(chunked, value, rtol=1e-14, atol=0)
         torch.testing.assert_close(chunked_grad, grad, rtol=1e-14, atol=0)
@@ -207,16 +207,17 @@ def test_memory_is_one_tensor_of_the_size_of_the_logits(tables):
         torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x),
     ):
         loss = penalty_reduced_focal_loss(logits, heatmap, class_weight=class_weight)
-    assert [(x.numel(), x.dtype) for x in saved] == [(size, torch.float32)]
-    assert [x for x in forward.made if x[0] >= size] == [(size, torch.float32)]
-    assert max(n for n, _ in forward.made if n != size) <= positive_rows._CHUNK["cpu"]
+    # What is kept for the backward pass is the caller's: logits and ground truth.
+    own = {logits.data_ptr(), heatmap.data_ptr()}
+    assert {x.data_ptr() for x in saved if x.numel() >= size} == own
+    # Forward: which elements are centres, a byte each; and the gradient.
+    large = [(size, torch.bool), (size, torch.float32)]
+    assert [x for x in forward.made if x[0] >= size] == large
+    assert max(n for n, _ in forward.made if n != size) <= chunks._CHUNK["cpu"]
     with NewTensors() as backward:
         loss.backward()
-    # Its product with the incoming gradient, and at most a copy into .grad.
-    assert len([n for n, _ in backward.made if n >= size]) <= 2
-    with NewTensors() as forward:
-        penalty_reduced_focal_loss(logits.detach(), heatmap, class_weight=class_weight)
-    assert max(n for n, _ in forward.made) <= positive_rows._CHUNK["cpu"]
+    # At most a copy of it into .grad.
+    assert len([n for n, _ in backward.made if n >= size]) <= 1
 
 
 @pytest.mark.parametrize("tables", ["none", "all"])

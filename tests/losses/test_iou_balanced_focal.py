@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from iou_balanced.losses import (
-    ClassWeights,
     IoUBalancedFocalLoss,
-    focal_kernel,
+    focal,
     iou_balanced_focal_loss,
     iou_ratio_weights,
-    positive_rows,
     sigmoid_focal_loss,
 )
+from iou_balanced.losses.fused import chunks
 
 from .paper import iou_balanced_focal_terms, value_and_grad, weights_eq4
 
@@ -169,14 +168,15 @@ def test_gradcheck_at_fixed_weights(reduction):
     # derivative would be the plain one. So the weights are held fixed here, and the tests above
     # say which weights the loss takes.
     logits, weight = example().requires_grad_(), torch.rand(2, K, dtype=torch.float64)
-    positives, tables = positive_rows.index_rows(LABELS, K), ClassWeights(weight, weight, weight)
     pos_weight = torch.rand(5, dtype=torch.float64) * 3
-    assert torch.autograd.gradcheck(
-        lambda x: focal_kernel.FocalTerms.apply(
-            x, LABELS, positives, pos_weight, None, tables, 0.25, 2.0, reduction
-        ),
-        logits,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(focal, "iou_ratio_weights", lambda *args, **kwargs: pos_weight)
+        assert torch.autograd.gradcheck(
+            lambda x: iou_balanced_focal_loss(
+                x, LABELS, POS_IOU, class_weight=weight, reduction=reduction
+            ),
+            logits,
+        )
 
 
 @pytest.mark.parametrize("num_rows", [1, 2, 3, 5])
@@ -185,7 +185,7 @@ def test_chunks_do_not_show(monkeypatch, num_rows, weights):
     logits = example()
     kwargs = {"class_weight": None if weights is None else torch.rand(2, K), "reduction": "none"}
     value, grad = grad_of(iou_balanced_focal_loss, logits, LABELS, POS_IOU, **kwargs)
-    monkeypatch.setattr(positive_rows, "_CHUNK", {"cpu": num_rows * K})
+    monkeypatch.setattr(chunks, "_CHUNK", {"cpu": num_rows * K})
     chunked, chunked_grad = grad_of(iou_balanced_focal_loss, logits, LABELS, POS_IOU, **kwargs)
     torch.testing.assert_close(chunked, value, rtol=1e-14, atol=0)
     torch.testing.assert_close(chunked_grad, grad, rtol=1e-14, atol=0)

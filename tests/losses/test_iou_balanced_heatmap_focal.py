@@ -4,14 +4,13 @@ import pytest
 import torch
 
 from iou_balanced.losses import (
-    ClassWeights,
     IoUBalancedPenaltyReducedFocalLoss,
-    heatmap_kernel,
+    heatmap_focal,
     iou_balanced_penalty_reduced_focal_loss,
     iou_weights,
     penalty_reduced_focal_loss,
-    positive_rows,
 )
+from iou_balanced.losses.fused import chunks
 
 from .heatmap_reference import example_heatmap, iou_balanced_heatmap_terms
 from .paper import value_and_grad, weights_eq4
@@ -121,7 +120,7 @@ def test_chunks_do_not_show(monkeypatch, elements):
         kwargs = {"class_weight": class_weight, "reduction": reduction}
         value, grad = grad_of(balanced_loss, *args, **kwargs)
         with monkeypatch.context() as patch:
-            patch.setattr(positive_rows, "_CHUNK", {"cpu": elements})
+            patch.setattr(chunks, "_CHUNK", {"cpu": elements})
             chunked, chunked_grad = grad_of(balanced_loss, *args, **kwargs)
         torch.testing.assert_close(chunked, value, rtol=1e-14, atol=0)
         torch.testing.assert_close(chunked_grad, grad, rtol=1e-14, atol=0)
@@ -131,16 +130,12 @@ def test_chunks_do_not_show(monkeypatch, elements):
 def test_gradcheck_at_fixed_weights(reduction):
     # Numerical differentiation would see Eq. 4's weights move with the logits.
     factors = torch.rand(5, dtype=torch.float64) * 3
-    logits, tables = logits_like(HEATMAP).requires_grad_(), ClassWeights()
-
-    def loss(x):
-        terms = heatmap_kernel.center_terms(x, HEATMAP, CENTERS, tables, 2.0)
-        balance = (CENTERS, terms, factors)
-        return heatmap_kernel.HeatmapFocalTerms.apply(
-            x, HEATMAP, balance, tables, 2.0, 4.0, reduction
+    logits = logits_like(HEATMAP).requires_grad_()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heatmap_focal, "iou_ratio_weights", lambda *args, **kwargs: factors)
+        assert torch.autograd.gradcheck(
+            lambda x: balanced_loss(x, HEATMAP, POS_IOU, reduction=reduction), logits
         )
-
-    assert torch.autograd.gradcheck(loss, logits)
 
 
 def test_two_processes_have_the_gradients_of_one(monkeypatch):

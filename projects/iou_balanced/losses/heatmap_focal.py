@@ -16,9 +16,12 @@ otherwise it is foreground, and its label is the class of the largest value, the
 from torch import Tensor, nn
 
 from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
-from .class_tables import ClassWeights, expand_tables
-from .heatmap_kernel import Balance, HeatmapFocalTerms, center_terms
+from .class_tables import ClassWeights
+from .fused.backends import check_backend
+from .fused.elements import own_focal
+from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
+from .sigmoid_scores import HeatMapScores
 
 
 def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
@@ -44,21 +47,6 @@ def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
         )
 
 
-def _focal_loss(
-    pred_logits: Tensor,
-    gt_heatmap: Tensor,
-    balance: Balance | None,
-    tables: ClassWeights,
-    alpha: float,
-    beta: float,
-    reduction: str,
-) -> Tensor:
-    loss: Tensor = HeatmapFocalTerms.apply(  # type: ignore[no-untyped-call]
-        pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction
-    )
-    return loss / max(pred_logits.numel(), 1) if reduction == "mean" else loss
-
-
 def penalty_reduced_focal_loss(
     pred_logits: Tensor,
     gt_heatmap: Tensor,
@@ -67,6 +55,8 @@ def penalty_reduced_focal_loss(
     alpha: float = 2.0,
     beta: float = 4.0,
     reduction: str = "sum",
+    num_positives: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """Penalty-reduced pixel-wise focal loss of heat maps, Eq. 1 of CornerNet (arXiv 1808.01244)
     and of CenterNet (arXiv 1904.07850), without their division by the number of objects.
@@ -78,8 +68,7 @@ def penalty_reduced_focal_loss(
 
     Args:
         pred_logits: (N, K, H, W), any float dtype and memory format; computed in float32
-            (float64 for float64). The memory is that of float32 logits once more, for the
-            gradient.
+            (float64 for float64). No other tensor of that size is made than the gradient.
         gt_heatmap: (N, K, H, W) float in [0, 1]; an element is a centre where it is exactly 1.
             No gradient flows into it.
         class_weight: (K,) or (N, K) multiplies every element of the class's map, background
@@ -88,16 +77,27 @@ def penalty_reduced_focal_loss(
         alpha: exponent of the score, in [0, 100]; 2 in both papers.
         beta: exponent of the penalty reduction around a centre, in [0, 100]; 4 in both papers.
         reduction: "sum"; "mean" divides by the number of elements; "none" gives (N, K, H, W).
+        num_positives: P where the caller knows it, from `pos_iou` or else: a GPU is then not
+            waited for.
+        backend: "eager", "compile" or "triton"; None chooses, see `losses.fused.backends`.
 
     Raises:
         ValueError: a shape, a dtype, alpha, beta or `reduction` is not as above.
         RuntimeError: in the backward pass, with create_graph=True: no second derivative.
     """
     check_reduction(reduction)
-    check_exponents(alpha=alpha, beta=beta)
-    _check_heatmaps(pred_logits, gt_heatmap)
-    tables = expand_tables(class_weight, pred_logits.shape[1], pred_logits.shape[0])
-    return _focal_loss(pred_logits, gt_heatmap, None, tables, alpha, beta, reduction)
+    return iou_balanced_penalty_reduced_focal_loss(
+        pred_logits,
+        gt_heatmap,
+        None,
+        eta=0,
+        class_weight=class_weight,
+        alpha=alpha,
+        beta=beta,
+        reduction=reduction,
+        num_positives=num_positives,
+        backend=backend,
+    )
 
 
 def iou_balanced_penalty_reduced_focal_loss(
@@ -111,6 +111,8 @@ def iou_balanced_penalty_reduced_focal_loss(
     beta: float = 4.0,
     reduction: str = "sum",
     across_processes: bool = False,
+    num_positives: int | None = None,
+    backend: str | None = None,
 ) -> Tensor:
     """IoU-balanced classification loss, Eq. 3-4 of arXiv 1908.05641, on the centres of heat maps.
 
@@ -131,6 +133,8 @@ def iou_balanced_penalty_reduced_focal_loss(
         beta: see `penalty_reduced_focal_loss`.
         reduction: see `penalty_reduced_focal_loss`.
         across_processes: take Eq. 4's two sums over the centres of all processes.
+        num_positives: see `penalty_reduced_focal_loss`.
+        backend: see `penalty_reduced_focal_loss`.
 
     Raises:
         ValueError: as `penalty_reduced_focal_loss`; `pos_iou` is not (P,); or eta is not as above.
@@ -138,35 +142,54 @@ def iou_balanced_penalty_reduced_focal_loss(
     check_reduction(reduction)
     check_exponents(alpha=alpha, beta=beta, eta=eta)
     _check_heatmaps(pred_logits, gt_heatmap)
-    tables = expand_tables(class_weight, pred_logits.shape[1], pred_logits.shape[0])
-    balance = None
+    if num_positives is None and eta != 0 and pos_iou is not None and pos_iou.dim() == 1:
+        num_positives = len(pos_iou)
+    scores = HeatMapScores(
+        pred_logits,
+        gt_heatmap,
+        class_weight,
+        beta=beta,
+        num_positives=num_positives,
+        backend=backend,
+    )
+    rest, own_logits = scores.split(Negatives(alpha), reduction)
+    terms = own_focal(own_logits, alpha) * scores.own_weights(own_logits.dtype)
     if eta != 0:
-        centers = (gt_heatmap == 1).nonzero(as_tuple=True)
-        pos_iou = check_pos_iou(pos_iou, len(centers[0]))
-        terms = center_terms(pred_logits, gt_heatmap, centers, tables, alpha)
+        pos_iou = check_pos_iou(pos_iou, scores.num_positives)
         # Eq. 4; the weights carry no gradient.
-        factors = iou_ratio_weights(terms, pos_iou, eta, across_processes=across_processes)
-        balance = Balance(centers, terms, factors)
-    return _focal_loss(pred_logits, gt_heatmap, balance, tables, alpha, beta, reduction)
+        terms = terms * iou_ratio_weights(
+            terms.detach(), pos_iou, eta, across_processes=across_processes
+        )
+    return scores.reduce(rest, terms, reduction)
 
 
 class PenaltyReducedFocalLoss(nn.Module):
     """Module form of `penalty_reduced_focal_loss`; the classification loss of CenterNet.
 
     Args:
-        alpha, beta, reduction: see `penalty_reduced_focal_loss`.
+        alpha, beta, reduction, backend: see `penalty_reduced_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
 
     needs_pos_iou = False
+    takes_num_positives = True
 
-    def __init__(self, *, alpha: float = 2.0, beta: float = 4.0, reduction: str = "sum"):
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.0,
+        beta: float = 4.0,
+        reduction: str = "sum",
+        backend: str | None = None,
+    ):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(alpha=alpha, beta=beta)
         self.alpha, self.beta, self.reduction = alpha, beta, reduction
+        self.backend = backend
 
     def forward(
         self,
@@ -174,6 +197,7 @@ class PenaltyReducedFocalLoss(nn.Module):
         gt_heatmap: Tensor,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `penalty_reduced_focal_loss`."""
         return penalty_reduced_focal_loss(
@@ -183,6 +207,8 @@ class PenaltyReducedFocalLoss(nn.Module):
             alpha=self.alpha,
             beta=self.beta,
             reduction=self.reduction,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:
@@ -197,12 +223,14 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
     call the module equally often.
 
     Args:
-        eta, alpha, beta, reduction, across_processes: see
+        eta, alpha, beta, reduction, across_processes, backend: see
             `iou_balanced_penalty_reduced_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
+
+    takes_num_positives = True
 
     def __init__(
         self,
@@ -212,13 +240,16 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
         beta: float = 4.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(eta=eta, alpha=alpha, beta=beta)
         check_flags(across_processes=across_processes)
         self.eta, self.alpha, self.beta = eta, alpha, beta
         self.reduction, self.across_processes = reduction, across_processes
+        self.backend = backend
 
     @property
     def needs_pos_iou(self) -> bool:
@@ -232,6 +263,7 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
         pos_iou: Tensor | None = None,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `iou_balanced_penalty_reduced_focal_loss`; `pos_iou` may be left out at eta = 0.
 
@@ -250,6 +282,8 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
             beta=self.beta,
             reduction=self.reduction,
             across_processes=self.across_processes,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:

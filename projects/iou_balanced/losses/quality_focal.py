@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from .checks import check_exponents, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
-from .focal_parts import reduce_parts, tables_for
-from .levels import count_positives, split_levels
+from .fused.backends import check_backend
+from .fused.elements import own_quality
+from .fused.negatives import Negatives
+from .sigmoid_scores import RowScores
 
 
 def quality_focal_loss(
@@ -21,6 +23,7 @@ def quality_focal_loss(
     beta: float = 2.0,
     class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
+    backend: str | None = None,
 ) -> Tensor:
     """Quality focal loss: the classifier learns the IoU of the box that it scores.
 
@@ -37,24 +40,28 @@ def quality_focal_loss(
         beta: focusing exponent, in [0, 100]; 2 in the paper.
         class_weight: see `sigmoid_focal_loss`.
         reduction: see `sigmoid_focal_loss`.
+        backend: see `sigmoid_focal_loss`.
 
     Raises:
         ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or beta is not as above.
     """
     check_reduction(reduction)
     check_exponents(beta=beta)
-    parts = split_levels(pred_logits, gt_labels)
-    pos_iou = check_pos_iou(pos_iou, count_positives(parts))
-    tables = tables_for(class_weight, parts[0].logits)
-    # No alpha, and the target is a constant.
-    return reduce_parts(parts, tables, -1.0, beta, reduction, pos_target=pos_iou.detach())
+    num_positives = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
+    scores = RowScores(
+        pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
+    )
+    target = check_pos_iou(pos_iou, scores.num_positives).detach()  # a constant
+    rest, own_logits = scores.split(Negatives(beta), reduction)
+    terms = own_quality(own_logits, target.to(own_logits.dtype), beta)
+    return scores.reduce(rest, terms * scores.own_weights(terms.dtype), reduction)
 
 
 class QualityFocalLoss(nn.Module):
     """Module form of `quality_focal_loss`.
 
     Args:
-        beta, reduction: see `quality_focal_loss`.
+        beta, reduction, backend: see `quality_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
@@ -63,11 +70,12 @@ class QualityFocalLoss(nn.Module):
     needs_pos_iou = True
     takes_levels = True
 
-    def __init__(self, *, beta: float = 2.0, reduction: str = "sum"):
+    def __init__(self, *, beta: float = 2.0, reduction: str = "sum", backend: str | None = None):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(beta=beta)
-        self.beta, self.reduction = beta, reduction
+        self.beta, self.reduction, self.backend = beta, reduction, backend
 
     def forward(
         self,
@@ -85,6 +93,7 @@ class QualityFocalLoss(nn.Module):
             beta=self.beta,
             class_weight=class_weight,
             reduction=self.reduction,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:

@@ -23,18 +23,32 @@ class Positives(NamedTuple):
     """(P, 4) XYXY in pixels."""
 
 
+class PositiveIndex(NamedTuple):
+    """Where the positives are, in the order of `gt_labels[pos_mask]`."""
+
+    images: Tensor
+    """(P,)"""
+    anchors: Tensor
+    """(P,)"""
+
+
+def find_positives(pos_mask: Tensor) -> PositiveIndex:
+    """The index of the true entries of (N, R) `pos_mask`; a GPU is waited for, this once."""
+    return PositiveIndex(*pos_mask.nonzero(as_tuple=True))
+
+
 def gather_positives(
-    pos_mask: Tensor, pred_deltas: list[Tensor], anchors: Tensor, gt_boxes: list[Tensor]
+    index: PositiveIndex, pred_deltas: list[Tensor], anchors: Tensor, gt_boxes: list[Tensor]
 ) -> Positives:
     """Pick the positives out of dense predictions, before anything is computed on them.
 
     Args:
-        pos_mask: (N, R) bool.
+        index: where they are.
         pred_deltas: one (N, Ri, 4) a level.
         anchors: (R, 4), the same for all images.
         gt_boxes: one (R, 4) an image, the box matched to each anchor.
     """
-    image_idx, anchor_idx = pos_mask.nonzero(as_tuple=True)
+    image_idx, anchor_idx = index
     return Positives(
         torch.cat(pred_deltas, dim=1)[image_idx, anchor_idx],
         anchors[anchor_idx],
@@ -53,9 +67,22 @@ def call_loss(
     target: Tensor,
     pos_iou: Tensor | None,
     class_weight: Tensor | ClassWeights | None = None,
+    num_positives: int | None = None,
 ) -> Tensor:
-    """Call a loss, with `pos_iou` only where it asks for it, and `class_weight` where it is."""
-    more = {} if class_weight is None else {"class_weight": class_weight}
+    """Call a loss, with what it asks for, and `class_weight` where there is one.
+
+    Args:
+        loss: gets `pos_iou` where its `needs_pos_iou` is true, and `num_positives` where its
+            `takes_num_positives` is.
+        pred: logits, or what a box loss compares.
+        target: labels, heat map, or what `pred` is compared with.
+        pos_iou: (P,), or None.
+        class_weight: tables, or None.
+        num_positives: P where it is known, so that a GPU need not be waited for.
+    """
+    more: dict = {} if class_weight is None else {"class_weight": class_weight}
+    if num_positives is not None and getattr(loss, "takes_num_positives", False):
+        more["num_positives"] = num_positives
     if needs_pos_iou(loss):
         return loss(pred, target, pos_iou, **more)
     return loss(pred, target, **more)
@@ -67,6 +94,7 @@ def classification_loss(
     gt_labels: Tensor,
     pos_iou: Tensor | None,
     class_weight: Tensor | ClassWeights | None = None,
+    num_positives: int | None = None,
 ) -> Tensor:
     """Call a classification loss on dense predictions.
 
@@ -77,10 +105,11 @@ def classification_loss(
         gt_labels: (N, R).
         pos_iou: (P,), or None where no loss needs it.
         class_weight: (K,) or (N, K), `ClassWeights`, or None.
+        num_positives: P where it is known.
     """
     if not getattr(cls_loss, "takes_levels", False):
         pred_logits = torch.cat(pred_logits, dim=1)
-    return call_loss(cls_loss, pred_logits, gt_labels, pos_iou, class_weight)
+    return call_loss(cls_loss, pred_logits, gt_labels, pos_iou, class_weight, num_positives)
 
 
 def regression_loss(
