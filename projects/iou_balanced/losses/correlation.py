@@ -154,6 +154,8 @@ class CorrelationLoss(nn.Module):
 
     needs_pos_iou = True
     takes_over = ("across_processes",)
+    wraps = "loss"
+    """What a loss becomes where a command line puts this one in its place."""
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ def soft_ranks(values: Tensor, strength: float) -> Tensor:
 
 
 def _blocks(sequence: list[float]) -> list[int]:
-    """Which block each entry is in; pool adjacent violators, for the nearest decreasing sequence."""
+    """The block of each entry: pool adjacent violators, for the nearest decreasing sequence."""
     sums: list[float] = []
     sizes: list[int] = []
     for value in sequence:

@@ -13,7 +13,12 @@ from .class_weighting import check_class_balance
 from .ground_truth import check_ground_truth
 from .loss_families import check_cls_loss, check_modules
 from .loss_state import put_scalar, record_w_loc, warn_if_state_was_lost
-from .positives import classification_loss, gather_positives, regression_loss
+from .positives import (
+    classification_loss,
+    gather_positives,
+    objects_of_positives,
+    regression_loss,
+)
 
 
 class InjectedLosses:
@@ -196,7 +201,10 @@ class InjectedLosses:
         class_weight = None
         if self.class_balance is not None:
             class_weight = self.class_balance(self._gt_classes, gt_labels)
-        loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight)
+        more = {}
+        if getattr(self.cls_loss, "needs_pos_object", False):
+            more["pos_object"] = objects_of_positives(pos_mask, gt_labels, gt_boxes)
+        loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight, **more)
         record_w_loc(self.box_loss)
         return loss_cls, loss_box_reg, pos_mask.sum()
 
@@ -206,6 +214,7 @@ class InjectedLosses:
         gt_labels: Tensor,
         pos_iou: Tensor | None,
         class_weight: Tensor | ClassWeights | None,
+        pos_object: Tensor | None = None,
     ) -> Tensor:
         """The classification loss as a sum.
 
@@ -214,5 +223,8 @@ class InjectedLosses:
             gt_labels: (N, R) in {-1, 0..K}.
             pos_iou: (P,), or None where no loss needs it.
             class_weight: (K,) or (N, K), `ClassWeights`, or None.
+            pos_object: (P,) the object of each positive, where the loss `needs_pos_object`.
         """
-        return classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou, class_weight)
+        return classification_loss(
+            self.cls_loss, pred_logits, gt_labels, pos_iou, class_weight, pos_object
+        )
