@@ -103,7 +103,8 @@ def _own_logits(scores: RowScores) -> Tensor:
     levels = scores.rows.logits
     per_image = sum(x.shape[1] for x in levels)
     rows, images, classes = scores.positives % max(per_image, 1), scores.images(), scores.classes()
-    own = upcast(levels[0].new_zeros(len(rows)))
+    # Without any rows, an empty part of the logits, in their graph.
+    own = upcast(levels[0].new_zeros(len(rows)) if per_image else levels[0].reshape(-1)[:0])
     first = 0
     for x in levels:
         if x.shape[1]:

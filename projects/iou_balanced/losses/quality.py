@@ -11,6 +11,7 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -93,7 +94,7 @@ def as_negative(own_logits: Tensor, negatives: Negatives) -> Tensor:
     """(P,) what own elements would cost as negatives."""
     if negatives.detached:
         modulation = own_logits.detach().sigmoid() ** negatives.gamma
-        return negatives.scale * modulation * soft_target_loss(own_logits, own_logits.new_zeros(1))
+        return negatives.scale * modulation * soft_target_loss(own_logits, torch.zeros_like(own_logits))
     # own_focal is (1 - p)^gamma softplus(-x); the negative's loss is the same at -x.
     return negatives.scale * own_focal(-own_logits, negatives.gamma)
 
