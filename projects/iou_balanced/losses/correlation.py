@@ -218,7 +218,7 @@ class CorrelationLoss(nn.Module):
         if self.needs_pos_object:
             more["pos_object"] = pos_object
         if getattr(self.loss, "needs_pos_iou", False):
-            loss = self.loss(pred_logits, gt_labels, pos_iou, **more)
+            loss: Tensor = self.loss(pred_logits, gt_labels, pos_iou, **more)
         else:
             loss = self.loss(pred_logits, gt_labels, **more)
         return loss + self.weight * correlation_loss(

@@ -91,7 +91,7 @@ class IoUAwareBCELoss(QualityLoss):
         ValueError: a value is not as there.
     """
 
-    compute = staticmethod(iou_aware_bce_loss)
+    _compute = staticmethod(iou_aware_bce_loss)
 
     def __init__(
         self,

@@ -82,7 +82,7 @@ class MatchabilityAwareLoss(QualityLoss):
         ValueError: a value is not as there.
     """
 
-    compute = staticmethod(matchability_aware_loss)
+    _compute = staticmethod(matchability_aware_loss)
 
     def __init__(
         self,

@@ -100,7 +100,7 @@ def as_negative(own_logits: Tensor, negatives: Negatives) -> Tensor:
 
 
 class QualityLoss(nn.Module):
-    """Base of the modules of the family; a subclass has `compute`, the function's call.
+    """Base of the modules of the family; a subclass has `_compute`, the function's call.
 
     Args:
         eta: see `quality_loss`.
@@ -160,12 +160,12 @@ class QualityLoss(nn.Module):
             pos_iou: see `quality_loss`.
             class_weight: see `quality_loss`.
         """
-        return self.compute(
+        return self._compute(
             pred_logits, gt_labels, pos_iou, class_weight=class_weight, **self.arguments()
         )
 
     @staticmethod
-    def compute(*args: Any, **kwargs: Any) -> Tensor:
+    def _compute(*args: Any, **kwargs: Any) -> Tensor:
         """The function that a subclass is the module of."""
         raise NotImplementedError
 

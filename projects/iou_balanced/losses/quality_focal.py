@@ -75,7 +75,7 @@ class QualityFocalLoss(QualityLoss):
         ValueError: a value is not as there.
     """
 
-    compute = staticmethod(quality_focal_loss)
+    _compute = staticmethod(quality_focal_loss)
 
     def __init__(
         self,

@@ -95,7 +95,7 @@ class VarifocalLoss(QualityLoss):
         ValueError: a value is not as there.
     """
 
-    compute = staticmethod(varifocal_loss)
+    _compute = staticmethod(varifocal_loss)
 
     def __init__(
         self,
