@@ -92,7 +92,10 @@ def test_objects_are_those_of_the_assignment(trained):
     _, logits, labels, _, boxes = args
     labels = torch.stack(labels)
     mask = (labels >= 0) & (labels != model.num_classes)
-    objects = objects_of_positives(mask, labels, boxes).tolist()
+    images, anchors = mask.nonzero(as_tuple=True)
+    objects = objects_of_positives(
+        images, labels[images, anchors], torch.stack(boxes)[images, anchors]
+    ).tolist()
     keys = [
         (n, labels[n, r].item(), tuple(boxes[n][r].tolist())) for n, r in mask.nonzero().tolist()
     ]

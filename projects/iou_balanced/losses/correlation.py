@@ -4,6 +4,7 @@ Shapes: N images, Ri anchors of level i, K foreground classes, P positives.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +72,7 @@ def correlation_loss(
             on a GPU with debugging on.
     """
     _check_arguments(kind, strength, iou_gradient, reduction)
-    num_positives = None if pos_iou is None or pos_iou.dim() == 0 else len(pos_iou)
+    num_positives = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
     scores = RowScores(pred_logits, gt_labels, class_weight, num_positives=num_positives)
     pos_iou = check_pos_iou(pos_iou, scores.num_positives)
     check_iou_values(pos_iou)
@@ -214,9 +215,11 @@ class CorrelationLoss(nn.Module):
             class_weight: see `correlation_loss`; the loss gets it as well.
             pos_object: see `task_aligned_bce_loss`; the loss gets it where it asks for it.
         """
-        more = {"class_weight": class_weight}
+        more: dict[str, Any] = {"class_weight": class_weight}
         if self.needs_pos_object:
             more["pos_object"] = pos_object
+        if getattr(self.loss, "takes_num_positives", False) and pos_iou is not None:
+            more["num_positives"] = pos_iou.numel()
         if getattr(self.loss, "needs_pos_iou", False):
             loss: Tensor = self.loss(pred_logits, gt_labels, pos_iou, **more)
         else:

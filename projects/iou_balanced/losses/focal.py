@@ -15,6 +15,7 @@ from .checks import (
     check_reduction,
 )
 from .class_tables import ClassWeights
+from .fused.backends import check_backend
 from .fused.elements import own_focal
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
@@ -123,7 +124,7 @@ def iou_balanced_focal_loss(
     check_reduction(reduction)
     check_exponents(gamma=gamma, eta=eta)
     check_focal_alpha(alpha)
-    if num_positives is None and eta != 0 and pos_iou is not None:
+    if num_positives is None and eta != 0 and pos_iou is not None and pos_iou.dim() == 1:
         num_positives = len(pos_iou)
     scores = RowScores(
         pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
@@ -180,21 +181,30 @@ class SigmoidFocalLoss(nn.Module):
     """Module form of `sigmoid_focal_loss`; the classification loss of a stock RetinaNet.
 
     Args:
-        alpha, gamma, reduction: see `sigmoid_focal_loss`.
+        alpha, gamma, reduction, backend: see `sigmoid_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
 
     needs_pos_iou = False
-    takes_levels = True
+    takes_levels = takes_num_positives = True
 
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "sum"):
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        reduction: str = "sum",
+        backend: str | None = None,
+    ):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(gamma=gamma)
         check_focal_alpha(alpha)
         self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
+        self.backend = backend
 
     def forward(
         self,
@@ -202,6 +212,7 @@ class SigmoidFocalLoss(nn.Module):
         gt_labels: Tensor,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `sigmoid_focal_loss`."""
         return sigmoid_focal_loss(
@@ -211,6 +222,8 @@ class SigmoidFocalLoss(nn.Module):
             gamma=self.gamma,
             class_weight=class_weight,
             reduction=self.reduction,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:
@@ -225,13 +238,13 @@ class IoUBalancedFocalLoss(nn.Module):
     then has to call the module equally often.
 
     Args:
-        eta, alpha, gamma, reduction, across_processes: see `iou_balanced_focal_loss`.
+        eta, alpha, gamma, reduction, across_processes, backend: see `iou_balanced_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
 
-    takes_levels = True
+    takes_levels = takes_num_positives = True
 
     def __init__(
         self,
@@ -241,14 +254,17 @@ class IoUBalancedFocalLoss(nn.Module):
         gamma: float = 2.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(eta=eta, gamma=gamma)
         check_focal_alpha(alpha)
         check_flags(across_processes=across_processes)
         self.eta, self.alpha, self.gamma = eta, alpha, gamma
         self.reduction, self.across_processes = reduction, across_processes
+        self.backend = backend
 
     @property
     def needs_pos_iou(self) -> bool:
@@ -262,6 +278,7 @@ class IoUBalancedFocalLoss(nn.Module):
         pos_iou: Tensor | None = None,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `iou_balanced_focal_loss`; `pos_iou` may be left out where eta is 0.
 
@@ -280,6 +297,8 @@ class IoUBalancedFocalLoss(nn.Module):
             class_weight=class_weight,
             reduction=self.reduction,
             across_processes=self.across_processes,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:

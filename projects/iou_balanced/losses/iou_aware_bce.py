@@ -85,7 +85,7 @@ class IoUAwareBCELoss(QualityLoss):
 
     Args:
         alpha, gamma, least_target, detached: see `iou_aware_bce_loss`.
-        eta, reduction, across_processes: see `iou_aware_bce_loss`.
+        eta, reduction, across_processes, backend: see `iou_aware_bce_loss`.
 
     Raises:
         ValueError: a value is not as there.
@@ -103,6 +103,7 @@ class IoUAwareBCELoss(QualityLoss):
         eta: float = 0.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         check_exponents(gamma=gamma)
         check_fraction(alpha=alpha, least_target=least_target)
@@ -115,4 +116,5 @@ class IoUAwareBCELoss(QualityLoss):
             eta=eta,
             reduction=reduction,
             across_processes=across_processes,
+            backend=backend,
         )

@@ -76,7 +76,7 @@ class MatchabilityAwareLoss(QualityLoss):
 
     Args:
         gamma, alpha, detached: see `matchability_aware_loss`.
-        eta, reduction, across_processes: see `matchability_aware_loss`.
+        eta, reduction, across_processes, backend: see `matchability_aware_loss`.
 
     Raises:
         ValueError: a value is not as there.
@@ -93,6 +93,7 @@ class MatchabilityAwareLoss(QualityLoss):
         eta: float = 0.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         check_exponents(gamma=gamma)
         check_non_negative(alpha=alpha)
@@ -104,4 +105,5 @@ class MatchabilityAwareLoss(QualityLoss):
             eta=eta,
             reduction=reduction,
             across_processes=across_processes,
+            backend=backend,
         )

@@ -23,6 +23,7 @@ from .checks import (
     check_reduction,
 )
 from .class_tables import ClassWeights
+from .fused.backends import check_backend
 from .fused.elements import own_focal
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
@@ -68,7 +69,7 @@ def quality_loss(
     """
     check_reduction(reduction)
     check_exponents(eta=eta)
-    num_positives = None if pos_iou is None or pos_iou.dim() == 0 else len(pos_iou)
+    num_positives = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
     scores = RowScores(
         pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
     )
@@ -94,7 +95,11 @@ def as_negative(own_logits: Tensor, negatives: Negatives) -> Tensor:
     """(P,) what own elements would cost as negatives."""
     if negatives.detached:
         modulation = own_logits.detach().sigmoid() ** negatives.gamma
-        return negatives.scale * modulation * soft_target_loss(own_logits, torch.zeros_like(own_logits))
+        return (
+            negatives.scale
+            * modulation
+            * soft_target_loss(own_logits, torch.zeros_like(own_logits))
+        )
     # own_focal is (1 - p)^gamma softplus(-x); the negative's loss is the same at -x.
     return negatives.scale * own_focal(-own_logits, negatives.gamma)
 
@@ -107,6 +112,7 @@ class QualityLoss(nn.Module):
         reduction: see `quality_loss`.
         across_processes: see `quality_loss`. Every process then has to call the module equally
             often.
+        backend: see `quality_loss`.
         hyperparameters: of the subclass; they become attributes.
 
     Raises:
@@ -115,7 +121,7 @@ class QualityLoss(nn.Module):
 
     needs_pos_iou = True
     takes_levels = True
-    takes_over = ("reduction", "across_processes")
+    takes_over = ("reduction", "across_processes", "backend")
     """What stays where a command line puts this loss in the place of another. The others' alpha
     and gamma mean something else, and the defaults here are those of the paper."""
 
@@ -125,17 +131,20 @@ class QualityLoss(nn.Module):
         eta: float = 0.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
         **hyperparameters: Any,
     ):
         super().__init__()
         check_reduction(reduction)
         check_exponents(eta=eta)
         check_flags(across_processes=across_processes)
+        check_backend(backend)
         self.hyperparameters = {
             **hyperparameters,
             "eta": eta,
             "reduction": reduction,
             "across_processes": across_processes,
+            "backend": backend,
         }
         for key, value in self.hyperparameters.items():
             setattr(self, key, value)

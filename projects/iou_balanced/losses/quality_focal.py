@@ -69,7 +69,7 @@ class QualityFocalLoss(QualityLoss):
     """Module form of `quality_focal_loss`.
 
     Args:
-        beta, eta, reduction, across_processes: see `quality_focal_loss`.
+        beta, eta, reduction, across_processes, backend: see `quality_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
@@ -84,6 +84,13 @@ class QualityFocalLoss(QualityLoss):
         eta: float = 0.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         check_exponents(beta=beta)
-        super().__init__(beta=beta, eta=eta, reduction=reduction, across_processes=across_processes)
+        super().__init__(
+            beta=beta,
+            eta=eta,
+            reduction=reduction,
+            across_processes=across_processes,
+            backend=backend,
+        )

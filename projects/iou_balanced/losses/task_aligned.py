@@ -123,7 +123,7 @@ class TaskAlignedBCELoss(QualityLoss):
 
     Args:
         alpha, beta, gamma: see `task_aligned_bce_loss`.
-        eta, reduction, across_processes: see `task_aligned_bce_loss`.
+        eta, reduction, across_processes, backend: see `task_aligned_bce_loss`.
 
     Raises:
         ValueError: a value is not as there.
@@ -140,6 +140,7 @@ class TaskAlignedBCELoss(QualityLoss):
         eta: float = 0.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         check_exponents(alpha=alpha, beta=beta, gamma=gamma)
         super().__init__(
@@ -149,6 +150,7 @@ class TaskAlignedBCELoss(QualityLoss):
             eta=eta,
             reduction=reduction,
             across_processes=across_processes,
+            backend=backend,
         )
 
     def forward(  # type: ignore[override]

@@ -89,7 +89,7 @@ class VarifocalLoss(QualityLoss):
 
     Args:
         alpha, gamma, iou_weighted, detached: see `varifocal_loss`.
-        eta, reduction, across_processes: see `varifocal_loss`.
+        eta, reduction, across_processes, backend: see `varifocal_loss`.
 
     Raises:
         ValueError: a value is not as there.
@@ -107,6 +107,7 @@ class VarifocalLoss(QualityLoss):
         eta: float = 0.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         check_exponents(gamma=gamma)
         check_non_negative(alpha=alpha)
@@ -119,4 +120,5 @@ class VarifocalLoss(QualityLoss):
             eta=eta,
             reduction=reduction,
             across_processes=across_processes,
+            backend=backend,
         )

@@ -3,7 +3,6 @@
 Shapes: N images, R anchors over all levels, K foreground classes, P positives.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,18 +23,32 @@ class Positives(NamedTuple):
     """(P, 4) XYXY in pixels."""
 
 
+class PositiveIndex(NamedTuple):
+    """Where the positives are, in the order of `gt_labels[pos_mask]`."""
+
+    images: Tensor
+    """(P,)"""
+    anchors: Tensor
+    """(P,)"""
+
+
+def find_positives(pos_mask: Tensor) -> PositiveIndex:
+    """The index of the true entries of (N, R) `pos_mask`; a GPU is waited for, this once."""
+    return PositiveIndex(*pos_mask.nonzero(as_tuple=True))
+
+
 def gather_positives(
-    pos_mask: Tensor, pred_deltas: list[Tensor], anchors: Tensor, gt_boxes: list[Tensor]
+    index: PositiveIndex, pred_deltas: list[Tensor], anchors: Tensor, gt_boxes: list[Tensor]
 ) -> Positives:
     """Pick the positives out of dense predictions, before anything is computed on them.
 
     Args:
-        pos_mask: (N, R) bool.
+        index: where they are.
         pred_deltas: one (N, Ri, 4) a level.
         anchors: (R, 4), the same for all images.
         gt_boxes: one (R, 4) an image, the box matched to each anchor.
     """
-    image_idx, anchor_idx = pos_mask.nonzero(as_tuple=True)
+    image_idx, anchor_idx = index
     return Positives(
         torch.cat(pred_deltas, dim=1)[image_idx, anchor_idx],
         anchors[anchor_idx],
@@ -44,21 +57,19 @@ def gather_positives(
 
 
 @torch.no_grad()
-def objects_of_positives(pos_mask: Tensor, gt_labels: Tensor, gt_boxes: Sequence[Tensor]) -> Tensor:
-    """(P,) a number for the object of each positive, in the order of `gt_labels[pos_mask]`.
+def objects_of_positives(images: Tensor, classes: Tensor, gt_boxes: Tensor) -> Tensor:
+    """(P,) a number for the object of each positive.
 
     Detectron2's assignments give the class and the box of an object, not its index: two objects
     of one image with the same class and the same box count as one. A GPU is waited for.
 
     Args:
-        pos_mask: (N, R) bool.
-        gt_labels: (N, R).
-        gt_boxes: one (R, 4) an image, the box matched to each anchor.
+        images: (P,) the image of each positive.
+        classes: (P,) its class.
+        gt_boxes: (P, 4) the box of its object.
     """
-    image_idx, anchor_idx = pos_mask.nonzero(as_tuple=True)
-    boxes = torch.stack(list(gt_boxes))[image_idx, anchor_idx].double()
-    image_and_class = torch.stack([image_idx, gt_labels[image_idx, anchor_idx]], dim=1)
-    return torch.cat([image_and_class.double(), boxes], dim=1).unique(dim=0, return_inverse=True)[1]
+    key = torch.stack([images.double(), classes.double(), *gt_boxes.double().unbind(1)], dim=1)
+    return key.unique(dim=0, return_inverse=True)[1]
 
 
 def needs_pos_iou(*losses: nn.Module) -> bool:
@@ -72,11 +83,25 @@ def call_loss(
     target: Tensor,
     pos_iou: Tensor | None,
     class_weight: Tensor | ClassWeights | None = None,
+    num_positives: int | None = None,
     pos_object: Tensor | None = None,
 ) -> Tensor:
-    """Call a loss, with `pos_iou` where it asks for it, and with what else is given."""
-    more = {"class_weight": class_weight, "pos_object": pos_object}
+    """Call a loss, with what it asks for, and `class_weight` where there is one.
+
+    Args:
+        loss: gets `pos_iou` where its `needs_pos_iou` is true, and `num_positives` where its
+            `takes_num_positives` is.
+        pred: logits, or what a box loss compares.
+        target: labels, heat map, or what `pred` is compared with.
+        pos_iou: (P,), or None.
+        class_weight: tables, or None.
+        num_positives: P where it is known, so that a GPU need not be waited for.
+        pos_object: (P,), or None where the loss does not need it.
+    """
+    more: dict = {"class_weight": class_weight, "pos_object": pos_object}
     more = {name: value for name, value in more.items() if value is not None}
+    if num_positives is not None and getattr(loss, "takes_num_positives", False):
+        more["num_positives"] = num_positives
     if needs_pos_iou(loss):
         return loss(pred, target, pos_iou, **more)
     return loss(pred, target, **more)
@@ -88,6 +113,7 @@ def classification_loss(
     gt_labels: Tensor,
     pos_iou: Tensor | None,
     class_weight: Tensor | ClassWeights | None = None,
+    num_positives: int | None = None,
     pos_object: Tensor | None = None,
 ) -> Tensor:
     """Call a classification loss on dense predictions.
@@ -99,11 +125,14 @@ def classification_loss(
         gt_labels: (N, R).
         pos_iou: (P,), or None where no loss needs it.
         class_weight: (K,) or (N, K), `ClassWeights`, or None.
+        num_positives: P where it is known.
         pos_object: (P,), or None where the loss does not need it.
     """
     if not getattr(cls_loss, "takes_levels", False):
         pred_logits = torch.cat(pred_logits, dim=1)
-    return call_loss(cls_loss, pred_logits, gt_labels, pos_iou, class_weight, pos_object)
+    return call_loss(
+        cls_loss, pred_logits, gt_labels, pos_iou, class_weight, num_positives, pos_object
+    )
 
 
 def regression_loss(

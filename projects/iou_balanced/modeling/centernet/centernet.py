@@ -239,7 +239,12 @@ class CenterNet(InjectedLosses, DenseDetector):
             # A positive is an object's centre: locations are counted as instances are.
             class_weight = self.class_balance(gt_classes, gt_classes)
         loss_cls = call_loss(
-            self.cls_loss, predictions.heatmap, targets.heatmap, pos_iou, class_weight
+            self.cls_loss,
+            predictions.heatmap,
+            targets.heatmap,
+            pos_iou,
+            class_weight,
+            targets.num_centers,
         )
         record_w_loc(self.box_loss)
         num_positives = self._num_positives(len(targets.cells), targets.num_centers)
