@@ -17,6 +17,7 @@ from iou_balanced.config_files import get_config_file
 
 from .errors import UserError
 from .options import check_options, no_call, train_defaults
+from .replaced_calls import taken_over
 
 # Nodes without a _target_ whose keys are arguments of these.
 _OPEN_NODES = {
@@ -183,6 +184,7 @@ def _set_target(cfg: DictConfig, path: str, target: str) -> None:
     kept = {}
     if isinstance(node, DictConfig):
         kept = {k: _as_written(node, k) for k in node if k != "_target_" and accepts(target, k)}
+        kept = taken_over(node, locate_target(node.get("_target_")), locate_target(target), kept)
     call = DictConfig({**kept, "_target_": target}, flags={"allow_objects": True})
     OmegaConf.update(cfg, path, call, merge=False, force_add=True)
 

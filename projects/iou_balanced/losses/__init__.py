@@ -18,6 +18,7 @@ from .closed_forms import (
     smooth_l1_gradient_bound_size,
 )
 from .compared_weightings import ClassBalanced, Equalization
+from .correlation import CorrelationLoss, correlation_loss
 from .cross_entropy import (
     IoUBalancedCrossEntropyLoss,
     SoftmaxCrossEntropyLoss,
@@ -36,6 +37,7 @@ from .heatmap_focal import (
     iou_balanced_penalty_reduced_focal_loss,
     penalty_reduced_focal_loss,
 )
+from .iou_aware_bce import IoUAwareBCELoss, iou_aware_bce_loss
 from .iou_losses import (
     CIoULoss,
     DIoULoss,
@@ -49,6 +51,7 @@ from .iou_losses import (
 )
 from .iou_weights import iou_ratio_weights
 from .localization import IoUBalancedLocalization, LocalizationLoss, iou_balanced_terms
+from .matchability_aware import MatchabilityAwareLoss, matchability_aware_loss
 from .quality_focal import QualityFocalLoss, quality_focal_loss
 from .reweighting import (
     balance_oriented_weights,
@@ -58,6 +61,8 @@ from .reweighting import (
 )
 from .schedules import ConstantSchedule, LinearSchedule, linear_schedule
 from .smooth_l1 import IoUBalancedSmoothL1Loss, SmoothL1Loss, iou_balanced_smooth_l1_loss
+from .task_aligned import TaskAlignedBCELoss, task_aligned_bce_loss
+from .varifocal import VarifocalLoss, varifocal_loss
 
 __all__ = [
     "BalanceOriented",
@@ -66,9 +71,11 @@ __all__ = [
     "ClassBalanced",
     "ClassWeights",
     "ConstantSchedule",
+    "CorrelationLoss",
     "DIoULoss",
     "Equalization",
     "GIoULoss",
+    "IoUAwareBCELoss",
     "IoUBalancedCIoULoss",
     "IoUBalancedCrossEntropyLoss",
     "IoUBalancedDIoULoss",
@@ -79,11 +86,14 @@ __all__ = [
     "IoUBalancedSmoothL1Loss",
     "LinearSchedule",
     "LocalizationLoss",
+    "MatchabilityAwareLoss",
     "PenaltyReducedFocalLoss",
     "QualityFocalLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftmaxCrossEntropyLoss",
+    "TaskAlignedBCELoss",
+    "VarifocalLoss",
     "balance_oriented_focal_loss",
     "balance_oriented_weights",
     "bounded_iou_center",
@@ -91,11 +101,13 @@ __all__ = [
     "bounded_iou_size",
     "bounded_iou_size_from_offset",
     "ciou_loss",
+    "correlation_loss",
     "diou_loss",
     "effective_number_weights",
     "elementwise_box_iou",
     "giou_loss",
     "inverse_frequency_weights",
+    "iou_aware_bce_loss",
     "iou_balanced_cross_entropy",
     "iou_balanced_focal_loss",
     "iou_balanced_penalty_reduced_focal_loss",
@@ -103,6 +115,7 @@ __all__ = [
     "iou_balanced_terms",
     "iou_ratio_weights",
     "linear_schedule",
+    "matchability_aware_loss",
     "penalty_reduced_focal_loss",
     "quality_focal_loss",
     "sigmoid_focal_loss",
@@ -110,4 +123,6 @@ __all__ = [
     "smooth_l1_gradient_bound_center",
     "smooth_l1_gradient_bound_size",
     "tail_classes",
+    "task_aligned_bce_loss",
+    "varifocal_loss",
 ]

@@ -177,6 +177,26 @@ def check_pos_iou(pos_iou: Tensor | None, num_positives: int) -> Tensor:
     return pos_iou
 
 
+def check_iou_values(pos_iou: Tensor) -> None:
+    """Check that each IoU is in [0, 1], with room for rounding.
+
+    On a GPU only where debugging is on, because it would be waited for. A NaN passes: it stays
+    visible in the loss, where a training stops at it.
+
+    Raises:
+        ValueError: names the first IoU outside.
+    """
+    if not may_look_at(pos_iou):
+        return
+    outside = (pos_iou < -1e-3) | (pos_iou > 1 + 1e-3)
+    if outside.any():
+        index = int(outside.nonzero()[0])
+        raise ValueError(
+            "Expected argument `pos_iou` to hold IoUs in [0, 1], "
+            f"but got {pos_iou[index].item():g} for positive {index}"
+        )
+
+
 def reduce_terms(terms: Tensor, reduction: str, count: Tensor | int | None = None) -> Tensor:
     """Reduce elementwise `terms`; "mean" divides by `count`, by default their number.
 

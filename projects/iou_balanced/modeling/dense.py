@@ -19,6 +19,7 @@ from .positives import (
     classification_loss,
     find_positives,
     gather_positives,
+    objects_of_positives,
     regression_loss,
 )
 
@@ -212,7 +213,11 @@ class InjectedLosses:
         if self.class_balance is not None:
             class_weight = self.class_balance(self._gt_classes, gt_labels)
         self._num_positives_of_batch = num_positives
-        loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight)
+        more = {}
+        if getattr(self.cls_loss, "needs_pos_object", False):
+            classes = gt_labels[index.images, index.anchors]
+            more["pos_object"] = objects_of_positives(index.images, classes, positives.gt_boxes)
+        loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight, **more)
         record_w_loc(self.box_loss)
         return loss_cls, loss_box_reg, count_tensor(num_positives, gt_labels.device)
 
@@ -222,6 +227,7 @@ class InjectedLosses:
         gt_labels: Tensor,
         pos_iou: Tensor | None,
         class_weight: Tensor | ClassWeights | None,
+        pos_object: Tensor | None = None,
     ) -> Tensor:
         """The classification loss as a sum.
 
@@ -230,6 +236,7 @@ class InjectedLosses:
             gt_labels: (N, R) in {-1, 0..K}.
             pos_iou: (P,), or None where no loss needs it.
             class_weight: (K,) or (N, K), `ClassWeights`, or None.
+            pos_object: (P,) the object of each positive, where the loss `needs_pos_object`.
         """
         return classification_loss(
             self.cls_loss,
@@ -238,4 +245,5 @@ class InjectedLosses:
             pos_iou,
             class_weight,
             self._num_positives_of_batch,
+            pos_object,
         )

@@ -6,8 +6,10 @@ from torch import nn
 
 from iou_balanced.losses import (
     CIoULoss,
+    CorrelationLoss,
     DIoULoss,
     GIoULoss,
+    IoUAwareBCELoss,
     IoUBalancedCIoULoss,
     IoUBalancedCrossEntropyLoss,
     IoUBalancedDIoULoss,
@@ -15,11 +17,14 @@ from iou_balanced.losses import (
     IoUBalancedGIoULoss,
     IoUBalancedPenaltyReducedFocalLoss,
     IoUBalancedSmoothL1Loss,
+    MatchabilityAwareLoss,
     PenaltyReducedFocalLoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
+    TaskAlignedBCELoss,
+    VarifocalLoss,
 )
 
 
@@ -37,7 +42,14 @@ PENALTY_REDUCED = Family(
     PenaltyReducedFocalLoss, IoUBalancedPenaltyReducedFocalLoss, ("alpha", "beta", "reduction")
 )
 CLS_FAMILIES = (FOCAL, CROSS_ENTROPY, PENALTY_REDUCED)
-_OF_LABELS = (*FOCAL[:2], *CROSS_ENTROPY[:2], QualityFocalLoss)
+QUALITY = (
+    *(QualityFocalLoss, VarifocalLoss, MatchabilityAwareLoss, IoUAwareBCELoss, TaskAlignedBCELoss),
+    CorrelationLoss,
+)
+"""Those with the IoU in a target of each class."""
+SIGMOID = (*FOCAL[:2], *QUALITY)
+"""Those with a term for each class, and no background column."""
+_OF_LABELS = (*SIGMOID, *CROSS_ENTROPY[:2])
 _OF_HEATMAPS = PENALTY_REDUCED[:2]
 
 BOX_FAMILIES = {

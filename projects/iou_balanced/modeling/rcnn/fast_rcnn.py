@@ -11,13 +11,9 @@ from detectron2.modeling.roi_heads.fast_rcnn import _log_classification_stats
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from iou_balanced.losses import (
-    IoUBalancedFocalLoss,
-    QualityFocalLoss,
-    SigmoidFocalLoss,
-    SoftmaxCrossEntropyLoss,
-)
+from iou_balanced.losses import SoftmaxCrossEntropyLoss
 from iou_balanced.modeling.class_weighting import check_class_balance, weights_by_row
+from iou_balanced.modeling.loss_families import SIGMOID
 from iou_balanced.modeling.loss_state import event_storage, record_w_loc
 from iou_balanced.modeling.positives import Positives, call_loss, regression_loss
 
@@ -101,7 +97,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             self.cls_loss,
             self.box_loss,
             box2box_transform,
-            refused=(SigmoidFocalLoss, IoUBalancedFocalLoss, QualityFocalLoss),
+            refused=SIGMOID,
             reason="a softmax loss, because the box head scores by softmax at test time",
         )
         check_class_balance(class_balance, self.cls_loss, num_classes)
