@@ -31,7 +31,7 @@ def below_a_pixel():
     return make_input(boxes.tolist(), [0, 1, 2])
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"measure_iterations": 1}])
+@pytest.mark.parametrize("kwargs", [{"weight": "auto"}, {"measure_iterations": 1}])
 def test_boxes_below_a_pixel_in_the_first_batch(kwargs):
     """The next ordinary batch has the loss that a plain detector has."""
     model, plain = (

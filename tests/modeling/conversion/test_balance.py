@@ -29,7 +29,8 @@ def test_one_line_on_the_model_zoo():
     assert model.box_loss._target_ is IoUBalancedSmoothL1Loss
     # The paper's values; smooth L1 instead of the stock config's L1.
     assert (model.cls_loss.eta, model.cls_loss.alpha, model.cls_loss.gamma) == (1.5, 0.25, 2.0)
-    assert (model.box_loss.lam, model.box_loss.weight) == (1.5, "auto")
+    assert (model.box_loss.lam, model.box_loss.weight) == (1.5, 1.0)
+    assert model.box_loss.normalize  # Eq. 7
     assert model.box_loss.beta == pytest.approx(0.111, abs=2e-4)
     # Nothing else moved.
     after = OmegaConf.to_container(model)
@@ -203,7 +204,7 @@ def test_the_whole_config_is_a_slip_with_an_answer():
 def test_a_bad_value_changes_nothing():
     model = small_retinanet()
     before = OmegaConf.to_container(model)
-    for bad in ({"eta": "1.5"}, {"lam": -1}, {"weight": None}):
+    for bad in ({"eta": "1.5"}, {"lam": -1}, {"weight": "eq7"}):
         with pytest.raises(ValueError, match="Expected argument"):
             balance(model, **bad)
     assert OmegaConf.to_container(model) == before
@@ -217,3 +218,20 @@ def test_a_subclass_of_the_balanced_detector_keeps_its_class():
     model._target_ = Mine
     assert balance(model, eta=2.0)._target_ is Mine
     assert model.cls_loss.eta == 2.0
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "weight", "normalize"),
+    [
+        ({}, 1.0, True),
+        ({"normalize": False}, "auto", False),
+        ({"weight": "paper"}, "auto", False),
+        ({"weight": "auto"}, "auto", False),
+        ({"weight": "auto", "normalize": True}, 1.0, True),
+        ({"weight": 2.5}, 2.5, False),
+        ({"measure_from": 90}, "auto", False),
+    ],
+)
+def test_equation_7_unless_a_weight_is_asked_for(kwargs, weight, normalize):
+    box_loss = balance(small_retinanet(), **kwargs).box_loss
+    assert (box_loss.weight, box_loss.normalize) == (weight, normalize)

@@ -59,7 +59,7 @@ def test_rcnns_get_the_authors_values_in_every_stage(name):
         assert (node.cls_loss.eta, node.cls_loss.reduction) == (1.3, "sum")
         assert node.box_loss._target_ is IoUBalancedSmoothL1Loss
         loss = node.box_loss
-        assert (loss.lam, loss.weight, loss.beta) == (1.5, "auto", 1.0)
+        assert (loss.lam, loss.weight, loss.beta, loss.normalize) == (1.5, 1.0, 1.0, True)
     # RPN and everything else stay.
     after = OmegaConf.to_container(model)
     assert after["proposal_generator"] == before["proposal_generator"]
@@ -191,7 +191,7 @@ def test_foveabox_keeps_its_focal_loss():
     balance(model)
     assert model._target_ is FoveaBox
     assert (model.cls_loss.alpha, model.cls_loss.gamma, model.cls_loss.eta) == (0.4, 1.5, 1.5)
-    assert (model.box_loss.beta, model.box_loss.weight) == (0.11, "auto")
+    assert (model.box_loss.beta, model.box_loss.normalize) == (0.11, True)
 
 
 def test_centernet_whose_first_boxes_overlap_nothing():

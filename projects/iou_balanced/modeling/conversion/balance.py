@@ -95,7 +95,7 @@ def balance(
     *,
     eta: float | str | None = PAPER,
     lam: float | str | None = PAPER,
-    weight: float | str = PAPER,
+    weight: float | str | None = None,
     beta: float | str | None = PAPER,
     normalize: bool | None = None,
     across_processes: bool = True,
@@ -117,19 +117,22 @@ def balance(
         eta: exponent of the IoU in the classification loss (Eq. 4); None: plain. "paper": 1.5, and
             1.3 for the R-CNNs.
         lam: exponent in the localization loss (Eq. 6); None leaves it plain. "paper": 1.5.
-        weight: w_loc (Eq. 6), a number or "auto". "paper": "auto" for smooth L1, 1 for CenterNet
-            and losses of boxes (GIoU, DIoU, CIoU).
+        weight: w_loc (Eq. 6), a number or "auto". None: Eq. 7, which needs none. "paper": "auto"
+            for smooth L1, Eq. 7 for CenterNet and losses of boxes (GIoU, DIoU, CIoU). The paper
+            trains by Eq. 6; here, in fine-tuning, it lowered AP50 where Eq. 7 did not
+            (docs/results.md).
         beta: of smooth L1. None keeps the config's own; "paper" is the one for which lambda and
             w_loc were tuned: 0.111 for RetinaNet and 1 for the R-CNNs, whose stock configs have 0
             (L1), and the config's own for the others and where lam is None. Other box losses have
             none.
         normalize: Eq. 7 instead of Eq. 6. A `weight` of "auto" or "paper" is 1 then, because Eq. 7
-            keeps every sum. None: Eq. 7 for CenterNet and losses of boxes where `weight` is
-            "paper". The boxes that CenterNet and FCOS start with overlap nothing: iou^lam alone
-            leaves the box branch without gradient for hundreds of iterations, and a w_loc that kept
-            the first sum would be in the thousands.
+            keeps every sum. None: as `weight` says; False without a `weight` is the paper's Eq. 6.
+            The boxes that CenterNet and FCOS start with overlap nothing: iou^lam alone leaves the
+            box branch without gradient for hundreds of iterations, and a w_loc that kept the first
+            sum would be in the thousands.
         across_processes: take the normaliser and all sums over all processes.
-        rpn: balance the RPN of an R-CNN too; its w_loc is measured, whatever `weight` is.
+        rpn: balance the RPN of an R-CNN too, by Eq. 7 where `weight` is None; else its w_loc is
+            measured, whatever `weight` is.
         cls: another classification loss, with its paper's settings: "focal", "cross_entropy",
             "iou_balanced_focal", "quality_focal", "varifocal", "matchability_aware",
             "iou_aware_bce" or "task_aligned". An `eta` that is a number balances it by IoU on
@@ -139,7 +142,8 @@ def balance(
         class_balance: a LazyCall such as `L(BalanceOriented)(schedule=None)`, which weighs the
             classes in the classification loss; its `num_classes` is the model's. With eta=None
             and lam=None it is the only change. None keeps what the config has.
-        measure_from: iterations before a w_loc of "auto" is measured; None is 0.
+        measure_from: iterations before a w_loc of "auto" is measured; None is 0. Without a `weight`
+            it means "auto".
         measure_iterations: how many it takes; None: the default of
             `iou_balanced.losses.IoUBalancedLocalization`. 1 is the paper's way, the first one.
 
@@ -165,7 +169,8 @@ def balance(
     elif isinstance(target, type) and issubclass(target, GeneralizedRCNN):
         nodes = [(node, _FAST_RCNN, change) for _, node in box_predictor_nodes(model)]
         if rpn:
-            plain = change._replace(weight=PAPER, cls=None, correlation=None)
+            weight = None if change.weight is None else PAPER
+            plain = change._replace(weight=weight, cls=None, correlation=None)
             nodes.append((rpn_node(model), _RPN, plain))
         _apply(nodes)
         for _, node in box_predictor_nodes(model):
@@ -186,7 +191,7 @@ def balance(
 class _Change(NamedTuple):
     eta: float | str | None
     lam: float | str | None
-    weight: float | str
+    weight: float | str | None
     beta: float | str | None
     normalize: bool | None
     across_processes: bool
@@ -270,8 +275,11 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
     lam = 1.5 if change.lam == PAPER else change.lam
     if lam is not None:
         weight, normalize = change.weight, change.normalize
+        start_apart = family.plain.on_boxes or recipe.boxes_start_apart
         if normalize is None:
-            normalize = weight == PAPER and (family.plain.on_boxes or recipe.boxes_start_apart)
+            measured = change.measure and not start_apart
+            normalize = not measured if weight is None else weight == PAPER and start_apart
+        weight = PAPER if weight is None else weight
         if weight == PAPER or (weight == "auto" and normalize):
             weight = 1.0 if normalize or family.plain.on_boxes else "auto"
         arguments = {
