@@ -7,6 +7,8 @@ from torch import nn
 from iou_balanced.losses import (
     CIoULoss,
     DIoULoss,
+    EqualizationLossV2,
+    EqualizedFocalLoss,
     GIoULoss,
     IoUBalancedCIoULoss,
     IoUBalancedCrossEntropyLoss,
@@ -17,6 +19,7 @@ from iou_balanced.losses import (
     IoUBalancedSmoothL1Loss,
     PenaltyReducedFocalLoss,
     QualityFocalLoss,
+    SeesawLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
@@ -37,7 +40,9 @@ PENALTY_REDUCED = Family(
     PenaltyReducedFocalLoss, IoUBalancedPenaltyReducedFocalLoss, ("alpha", "beta", "reduction")
 )
 CLS_FAMILIES = (FOCAL, CROSS_ENTROPY, PENALTY_REDUCED)
-_OF_LABELS = (*FOCAL[:2], *CROSS_ENTROPY[:2], QualityFocalLoss)
+SIGMOID = (*FOCAL[:2], QualityFocalLoss, EqualizedFocalLoss, EqualizationLossV2)
+"""Those with a term for each class, and no background column."""
+_OF_LABELS = (*SIGMOID, *CROSS_ENTROPY[:2], SeesawLoss)
 _OF_HEATMAPS = PENALTY_REDUCED[:2]
 
 BOX_FAMILIES = {
@@ -76,11 +81,17 @@ def check_modules(**losses: nn.Module) -> None:
             raise ValueError(f"Expected argument `{name}` to be a module, but got {loss!r}")
 
 
-def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool) -> None:
-    """Refuse a classification loss of ours that is called with the other kind of targets.
+def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool, by_softmax: bool = False) -> None:
+    """Refuse a classification loss of ours that is called with other targets or logits.
+
+    Args:
+        cls_loss: of a detector.
+        on_heatmaps: whether its targets are heat maps, and not labels.
+        by_softmax: whether its logits have a background column.
 
     Raises:
-        ValueError: it takes class labels where the detector has a heat map, or the reverse.
+        ValueError: it takes class labels where the detector has a heat map, or the reverse; or it
+            is a softmax loss where the detector has no background column.
     """
     if type(cls_loss) in (_OF_LABELS if on_heatmaps else _OF_HEATMAPS):
         kinds = ("heat maps", _OF_HEATMAPS), ("class labels", FOCAL[:2])
@@ -90,3 +101,27 @@ def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool) -> None:
             f"{' and '.join(x.__name__ for x in examples)} are, but got "
             f"{type(cls_loss).__name__}, a loss of {other}"
         )
+    if getattr(cls_loss, "is_softmax", False) and not by_softmax:
+        raise ValueError(
+            "Expected argument `cls_loss` to be a sigmoid loss, because the detector has a logit "
+            "for each class and none for the background, but got "
+            f"{type(cls_loss).__name__}, a softmax loss"
+        )
+
+
+def tell_num_classes(cls_loss: nn.Module, num_classes: int) -> None:
+    """Tell a loss that keeps numbers for each class how many there are.
+
+    Raises:
+        ValueError: it was made for another number.
+    """
+    tell = getattr(cls_loss, "set_num_classes", None)
+    if tell is None:
+        return
+    try:
+        tell(num_classes)
+    except ValueError as e:
+        raise ValueError(
+            f"Expected argument `cls_loss` to have num_classes={num_classes}, as the model, or "
+            f"None: {e}"
+        ) from e

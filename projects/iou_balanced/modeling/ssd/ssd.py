@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from iou_balanced.losses import (
     ClassWeights,
-    IoUBalancedFocalLoss,
-    QualityFocalLoss,
-    SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
 )
 from iou_balanced.modeling.class_weighting import weights_by_row
 from iou_balanced.modeling.dense import InjectedLosses
+from iou_balanced.modeling.loss_families import SIGMOID
 from iou_balanced.modeling.normalizer import LossNormalizer
 from iou_balanced.modeling.positives import call_loss
 
@@ -63,6 +61,8 @@ class SSD(InjectedLosses, DenseDetector):
         ValueError: `cls_loss` gives no term for each row; head and default boxes do not fit
             together; or a number makes no sense.
     """
+
+    by_softmax = True
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ class SSD(InjectedLosses, DenseDetector):
             ValueError: an argument of the constructor is not as it says.
         """
         name = type(self.cls_loss).__name__
-        if isinstance(self.cls_loss, (SigmoidFocalLoss, IoUBalancedFocalLoss, QualityFocalLoss)):
+        if isinstance(self.cls_loss, SIGMOID):
             raise ValueError(
                 "Expected argument `cls_loss` to be a softmax loss, because SSD ranks default "
                 "boxes by one term each and its logits have a background column, but got "
