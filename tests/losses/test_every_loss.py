@@ -42,7 +42,7 @@ def weighted_focal(logits, *args, **kwargs):
     return L.iou_balanced_focal_loss(logits, *args, class_weight=weight, **kwargs)
 
 
-RATIO = torch.tensor([0.1, 0.9, 0.5, 0.7])
+RATIO = torch.tensor([0.8, 1.0, 0.9, 0.95])
 PLAIN = {
     "focal": L.sigmoid_focal_loss,
     "cross_entropy": lambda *args, **kwargs: L.SoftmaxCrossEntropyLoss(**kwargs)(*args),
