@@ -35,13 +35,13 @@ def equalized_focal(logits, labels, ratio, gamma=2.0, alpha=0.25, scale=8.0, wei
     return total
 
 
-def equalization_v2(logits, labels, ratio, gamma=12.0, mu=0.8, alpha=4.0, focusing=0.0):
+def equalization_v2(logits, labels, ratio, steepness=12.0, midpoint=0.8, boost=4.0, gamma=0.0):
     """Eq. 5-8 of arXiv 2012.08548."""
     total = logits.sum() * 0
     for _, k, p, is_own in sigmoid_elements(logits, labels):
-        negative = 1 / (1 + math.exp(-gamma * (float(ratio[k]) - mu)))
-        p_t, w = (p, 1 + alpha * (1 - negative)) if is_own else (1 - p, negative)
-        total = total - w * (1 - p_t) ** focusing * torch.log(p_t)
+        negative = 1 / (1 + math.exp(-steepness * (float(ratio[k]) - midpoint)))
+        p_t, w = (p, 1 + boost * (1 - negative)) if is_own else (1 - p, negative)
+        total = total - w * (1 - p_t) ** gamma * torch.log(p_t)
     return total
 
 

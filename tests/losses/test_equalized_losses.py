@@ -23,7 +23,7 @@ RATIO = torch.tensor([1.4, 0.3, 0.0])
 MODULES = [
     EqualizedFocalLoss,
     EqualizationLossV2,
-    lambda **kw: EqualizationLossV2(focusing=2, **kw),
+    lambda **kw: EqualizationLossV2(gamma=2, **kw),
 ]
 
 
@@ -56,8 +56,8 @@ class TestFunctions:
         assert loss.item() == pytest.approx(0.101318359 * math.log(2), rel=1e-6)
 
     def test_equalization_v2_by_hand(self):
-        # g = mu = 0.8 for both: f = 1 / (1 + 1) = 0.5; a positive weighs 1 + 4 * 0.5 = 3, a
-        # negative 0.5. Own and other logit 0, log 2 each: 3.5 log 2; a background row: 2 * 0.5.
+        # g = 0.8, the midpoint, for both: f = 1 / (1 + 1) = 0.5; a positive weighs 1 + 4 * 0.5 = 3,
+        # a negative 0.5. Own and other logit 0, log 2 each: 3.5 log 2; a background row: 2 * 0.5.
         ratio = torch.tensor([0.8, 0.8])
         loss = equalization_loss_v2(torch.zeros(2, 2), torch.tensor([1, 2]), ratio)
         assert loss.item() == pytest.approx(4.5 * math.log(2), rel=1e-6)
@@ -71,7 +71,7 @@ class TestFunctions:
         assert_same(loss, naive.equalized_focal(x, LABELS, RATIO, **kwargs), x)
 
     @pytest.mark.parametrize(
-        "kwargs", [{}, {"focusing": 2.0}, {"gamma": 3.0, "mu": 0.1, "alpha": 0.5}]
+        "kwargs", [{}, {"gamma": 2.0}, {"steepness": 3.0, "midpoint": 0.1, "boost": 0.5}]
     )
     def test_equalization_v2_against_the_paper(self, kwargs):
         x = logits()
@@ -126,8 +126,8 @@ class TestFunctions:
             (lambda: EqualizedFocalLoss(scale=-1), "`scale` to be at least 0"),
             (lambda: EqualizedFocalLoss(gamma=60, scale=60), "at most 100, but got 120"),
             (lambda: EqualizedFocalLoss(alpha=2), "`alpha` to be in"),
-            (lambda: EqualizationLossV2(mu=-1), "`mu` to be at least 0"),
-            (lambda: EqualizationLossV2(focusing=-1), "`focusing` to be at least 0"),
+            (lambda: EqualizationLossV2(midpoint=-1), "`midpoint` to be at least 0"),
+            (lambda: EqualizationLossV2(gamma=-1), "`gamma` to be at least 0"),
             (lambda: EqualizationLossV2(num_classes=0), "`num_classes` to be a whole number"),
             (lambda: EqualizationLossV2(across_processes="no"), "`across_processes` to be True"),
         ],
@@ -149,8 +149,7 @@ class TestStatistics:
             if isinstance(module, EqualizedFocalLoss):
                 expected = naive.equalized_focal(x, LABELS, ratio)
             else:
-                focusing = module.focusing
-                expected = naive.equalization_v2(x, LABELS, ratio, focusing=focusing)
+                expected = naive.equalization_v2(x, LABELS, ratio, gamma=module.gamma)
             loss = module(x, LABELS)
             torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
             sums += naive.gradient_sums(expected, x, LABELS)

@@ -43,11 +43,13 @@ def with_loss(config, name, *more, key="cls_loss"):
 
 
 @pytest.mark.parametrize("name", SIGMOID)
-@pytest.mark.parametrize("loss", [("EqualizedFocalLoss",), ("EqualizationLossV2", "focusing=2.0")])
+@pytest.mark.parametrize("loss", [("EqualizedFocalLoss",), ("EqualizationLossV2",)])
 def test_sigmoid_detectors(name, loss):
     model = build(with_loss(SIGMOID[name](), *loss))
     statistics = model.cls_loss.statistics
     assert statistics.num_classes == 3  # told by the detector
+    assert model.cls_loss.gamma in (1.5, 2.0)  # the config's, and nothing else of it
+    assert getattr(model.cls_loss, "boost", 4.0) == 4.0
     losses = training_step(model, [make_input(), make_input()])
     check_finite(model, losses)
     assert statistics.sums.shape == (2, 3) and (statistics.sums > 0).all()

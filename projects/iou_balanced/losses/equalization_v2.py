@@ -18,31 +18,31 @@ INITIAL_RATIO = 100.0
 """Of a class before its first gradient, as in the authors' code: both weights are then 1."""
 
 
-def _check(gamma: float, mu: float, alpha: float, focusing: float, reduction: str) -> None:
+def _check(steepness: float, midpoint: float, boost: float, gamma: float, reduction: str) -> None:
     """Check the numbers of the loss.
 
     Raises:
         ValueError: one of them makes no sense.
     """
     check_reduction(reduction)
-    check_non_negative(gamma=gamma, mu=mu, alpha=alpha)
-    check_exponents(focusing=focusing)
+    check_non_negative(steepness=steepness, midpoint=midpoint, boost=boost)
+    check_exponents(gamma=gamma)
 
 
 def equalization_factors(
-    gradient_ratio: Tensor, gamma: float, mu: float, alpha: float, focusing: float
+    gradient_ratio: Tensor, steepness: float, midpoint: float, boost: float, gamma: float
 ) -> ClassFactors:
-    """Weights r_j = f(g_j) of negatives and q_j = 1 + alpha (1 - r_j) of positives (Eq. 5-7).
+    """Weights r_j = f(g_j) of negatives and q_j = 1 + boost (1 - r_j) of positives (Eq. 5-7).
 
     Args:
         gradient_ratio: (K,) g_j.
-        gamma: of f(x) = 1 / (1 + exp(-gamma (x - mu))).
-        mu: see `gamma`.
-        alpha: see above.
-        focusing: exponent of a focal loss, the same for all.
+        steepness: of f(x) = 1 / (1 + exp(-steepness (x - midpoint))).
+        midpoint: see `steepness`.
+        boost: see above.
+        gamma: exponent of a focal loss, the same for all.
     """
-    negative = torch.sigmoid(gamma * (gradient_ratio.detach() - mu))
-    return ClassFactors(focusing, 1 + alpha * (1 - negative), negative)
+    negative = torch.sigmoid(steepness * (gradient_ratio.detach() - midpoint))
+    return ClassFactors(gamma, 1 + boost * (1 - negative), negative)
 
 
 def equalization_loss_v2(
@@ -50,10 +50,10 @@ def equalization_loss_v2(
     gt_labels: Tensor,
     gradient_ratio: Tensor,
     *,
-    gamma: float = 12.0,
-    mu: float = 0.8,
-    alpha: float = 4.0,
-    focusing: float = 0.0,
+    steepness: float = 12.0,
+    midpoint: float = 0.8,
+    boost: float = 4.0,
+    gamma: float = 0.0,
     class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
     num_positives: int | None = None,
@@ -62,8 +62,9 @@ def equalization_loss_v2(
     """Equalization loss v2 (arXiv 2012.08548, Eq. 5-8): sigmoid cross entropy, weighed by class.
 
     With g_j the ratio of the positive to the negative gradient that class j had so far, a
-    positive's own element has the weight 1 + alpha (1 - f(g_j)), and all other elements of the
-    column f(g_j), f(x) = 1 / (1 + exp(-gamma (x - mu))). No gradient flows into the weights.
+    positive's own element has the weight 1 + boost (1 - f(g_j)), and all other elements of the
+    column f(g_j), f(x) = 1 / (1 + exp(-steepness (x - midpoint))). No gradient flows into the
+    weights; with focal loss its modulating factor carries gradient, as always.
 
     The paper's detector has one more score, of an object of any class, which multiplies the others
     in testing. There is none here: a trained model stays a stock detector.
@@ -72,11 +73,12 @@ def equalization_loss_v2(
         pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.
         gt_labels: (...,), or (N, R) for a list; see `sigmoid_focal_loss`.
         gradient_ratio: (K,) g.
-        gamma: steepness of f, 12 in the paper.
-        mu: the ratio where f is a half, 0.8 in the paper.
-        alpha: how much more a positive may weigh, 4 in the paper.
-        focusing: exponent of focal loss in the place of cross entropy; the paper has 0, and a
-            dense detector, with its many background elements, mostly 2.
+        steepness: of f, 12 in the paper (its gamma).
+        midpoint: the ratio where f is a half, 0.8 in the paper (its mu).
+        boost: how much more a positive may weigh, 4 in the paper (its alpha).
+        gamma: exponent of focal loss in the place of cross entropy; the paper has 0, and a dense
+            detector, with its many background elements, mostly 2. The name means what it means in
+            all losses here, so that a config keeps it when the loss is exchanged.
         class_weight: see `sigmoid_focal_loss`; multiplies the loss's own weights.
         reduction: see `sigmoid_focal_loss`.
         num_positives: see `sigmoid_focal_loss`.
@@ -85,12 +87,12 @@ def equalization_loss_v2(
     Raises:
         ValueError: as `sigmoid_focal_loss`; or the ratio is not (K,), or a number is negative.
     """
-    _check(gamma, mu, alpha, focusing, reduction)
+    _check(steepness, midpoint, boost, gamma, reduction)
     check_by_class("gradient_ratio", gradient_ratio, scores_shape(pred_logits)[0])
     return class_balanced_focal(
         pred_logits,
         gt_labels,
-        equalization_factors(gradient_ratio, gamma, mu, alpha, focusing),
+        equalization_factors(gradient_ratio, steepness, midpoint, boost, gamma),
         alpha=-1.0,
         class_weight=class_weight,
         reduction=reduction,
@@ -107,7 +109,7 @@ class EqualizationLossV2(nn.Module):
     iteration. As in the authors' code the gradients are those of the weighted loss.
 
     Args:
-        gamma, mu, alpha, focusing, reduction: see `equalization_loss_v2`.
+        steepness, midpoint, boost, gamma, reduction: see `equalization_loss_v2`.
         num_classes, across_processes: see `EqualizedFocalLoss`.
 
     Raises:
@@ -120,18 +122,18 @@ class EqualizationLossV2(nn.Module):
     def __init__(
         self,
         *,
-        gamma: float = 12.0,
-        mu: float = 0.8,
-        alpha: float = 4.0,
-        focusing: float = 0.0,
+        steepness: float = 12.0,
+        midpoint: float = 0.8,
+        boost: float = 4.0,
+        gamma: float = 0.0,
         reduction: str = "sum",
         num_classes: int | None = None,
         across_processes: bool = True,
     ):
         super().__init__()
-        _check(gamma, mu, alpha, focusing, reduction)
-        self.gamma, self.mu, self.alpha = gamma, mu, alpha
-        self.focusing, self.reduction = focusing, reduction
+        _check(steepness, midpoint, boost, gamma, reduction)
+        self.steepness, self.midpoint, self.boost = steepness, midpoint, boost
+        self.gamma, self.reduction = gamma, reduction
         self.statistics = ClassStatistics(
             "positive", "negative", num_classes=num_classes, across_processes=across_processes
         )
@@ -158,7 +160,7 @@ class EqualizationLossV2(nn.Module):
         loss, gradients = class_balanced_focal(
             pred_logits,
             gt_labels,
-            equalization_factors(ratio, self.gamma, self.mu, self.alpha, self.focusing),
+            equalization_factors(ratio, self.steepness, self.midpoint, self.boost, self.gamma),
             alpha=-1.0,
             class_weight=class_weight,
             reduction=self.reduction,
@@ -171,6 +173,6 @@ class EqualizationLossV2(nn.Module):
 
     def extra_repr(self) -> str:
         return (
-            f"gamma={self.gamma}, mu={self.mu}, alpha={self.alpha}, focusing={self.focusing}, "
-            f"reduction={self.reduction!r}"
+            f"steepness={self.steepness}, midpoint={self.midpoint}, boost={self.boost}, "
+            f"gamma={self.gamma}, reduction={self.reduction!r}"
         )

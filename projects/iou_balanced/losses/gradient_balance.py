@@ -116,7 +116,8 @@ def _column_slopes(scores: RowScores, negatives: Negatives) -> Tensor:
     total = torch.zeros(scores.num_classes, dtype=torch.float64, device=rows.labels.device)
     for chunk in rows.chunks():
         slopes = focal_slope(rows.countable(chunk, None, dtype), gamma, negatives.detached)
-        for factor in [negatives.scale, *rows.weights(chunk, dtype)]:
+        factors: list[float | Tensor] = [negatives.scale, *rows.weights(chunk, dtype)]
+        for factor in factors:
             slopes.mul_(factor)
         total += slopes.sum(dim=(0, 1))
     return total
