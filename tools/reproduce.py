@@ -6,6 +6,8 @@ tools/reproduce.py show bofl/10                     rows, commands and published
 tools/reproduce.py run bofl/10 --rows baseline eql  trains what has not run or has broken off
 tools/reproduce.py run bofl/10 --profile quick      the same on digits and a CPU, minutes a run
 tools/reproduce.py report bofl/10                   published numbers and ours
+tools/reproduce.py run photos/fod_iou --seeds 3     our own experiments, on data in datasets/
+tools/reproduce.py claims                           the papers' claims, and what ours say of them
 tools/reproduce.py figure iou/2 --output norms.png  a figure; some need runs or result files
 
 A run lies in OUTPUT_DIR/profile/config/overrides/seed; rows that are the same run share it. One
@@ -20,13 +22,18 @@ import signal
 import sys
 from pathlib import Path
 
+from tabulate import tabulate
+
+from iou_balanced.analysis.run_folder import read_run_folder
 from iou_balanced.files import write_atomically
 from iou_balanced.reproduction import (
     RecordError,
+    all_experiments,
     all_tables,
     as_record,
     command,
     draw_figure,
+    find_experiment,
     find_table,
     format_report,
     papers,
@@ -34,7 +41,9 @@ from iou_balanced.reproduction import (
     report_rows,
     run_all,
 )
+from iou_balanced.reproduction.claims import claims_record
 from iou_balanced.reproduction.records import Row, Table
+from iou_balanced.reproduction.run_files import read_json
 from iou_balanced.reproduction.runs import PROFILES, quote
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +63,19 @@ def list_records() -> None:
             kind = {"losses": "no training", "runs": f"runs of {figure.table}"}
             needs = kind.get(figure.drawn_from, "result files")
             print(f"  figure {figure.id:8} p. {figure.page:<3}{figure.caption} (from {needs})")
+
+    print("Our own experiments")
+    for one in all_experiments().values():
+        rows = ", ".join(row.id for row in one.rows)
+        print(f"  {one.id:16} {one.title} ({one.data_title}): {rows}")
+
+
+def show_experiment(name: str, output_dir: Path) -> None:
+    """Print the rows of an experiment, and the command of each."""
+    one = find_experiment(name)
+    print(f"{one.id}: {one.title}. On {one.data_title}.")
+    for row, training in zip(one.rows, one.runs(seeds=1), strict=True):
+        print(f"\n{row.id}: {row.name}\n  {shlex.join(command(training, output_dir))}")
 
 
 def show(table: Table, profile: str, output_dir: Path) -> None:
@@ -90,8 +112,13 @@ def chosen_rows(names: list[str], short_ids: list[str] | None) -> list[Row]:
 
 def run(args) -> int:
     """Run the rows; 1 where one has failed."""
-    rows = chosen_rows(args.tables, args.rows)
+    own = [name for name in args.tables if name in all_experiments()]
+    if own and (len(own) != len(args.tables) or (args.rows and len(own) != 1)):
+        raise RecordError("give tables of the papers or experiments; --rows are those of one")
+    rows = [] if own else chosen_rows(args.tables, args.rows)
     runs = plan_runs(rows, profile=args.profile, seeds=args.seeds)
+    for name in own:
+        runs += find_experiment(name).runs(seeds=args.seeds, rows=args.rows)
     for row in rows:
         if row.config is None:
             print(f"{row.id}: cited ({row.cited}); not trained here")
@@ -119,8 +146,49 @@ def run(args) -> int:
     return 1 if failed else 0
 
 
+def report_experiment(name: str, args) -> None:
+    """Analyze the runs of an experiment, print the table, and write page and record."""
+    from iou_balanced.analysis.page import make_page
+    from iou_balanced.reproduction.experiment_report import (
+        analyze_experiment,
+        experiment_record,
+        finished_rows,
+    )
+
+    one = find_experiment(name)
+    rows = finished_rows(one, args.output_dir)
+    analysis = analyze_experiment(one, args.output_dir, draws=args.draws, progress=True)
+    record = experiment_record(one, rows, analysis)
+    print(f"{one.id}: {one.title}. On {one.data_title}.")
+    print(
+        tabulate(record["rows"], record["columns"], tablefmt="github"), *analysis.verdict, sep="\n"
+    )
+    if args.json:
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(args.json, lambda f: f.write(text))
+    if args.page:
+        images = None if args.no_images else rows[0].folders[0]
+        page = make_page(analysis, images=images and read_run_folder(images).images)
+        print(*page.write(args.page), *analysis.write(args.page), sep="\n")
+
+
+def claims(args) -> None:
+    """Print what the records of the experiments say of the papers' claims, and write it."""
+    record = claims_record(lambda name: read_json(ROOT / "benchmarks/records" / f"{name}.json"))
+    print(tabulate(record["rows"], record["columns"], tablefmt="github"))
+    if args.json:
+        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(args.json, lambda f: f.write(text))
+
+
 def report(args) -> None:
     """Print the report of each table, and write the record of one."""
+    own = [name for name in args.tables if name in all_experiments()]
+    if own:
+        if len(args.tables) != 1:
+            raise RecordError("one experiment at a time, and no table beside it")
+        report_experiment(own[0], args)
+        return
     tables = all_tables() if args.tables in ([], ["all"]) else list(map(find_table, args.tables))
     if args.json and len(tables) != 1:
         raise RecordError("--json holds the report of one table: name one")
@@ -163,6 +231,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list", help="the tables and figures")
+    sub = commands.add_parser("claims", help="the papers' claims, and what our records say")
+    sub.add_argument("--json", type=Path, metavar="FILE", help="write it as a record")
     for name, help_text in (
         ("show", "rows, commands and published numbers of a table"),
         ("run", "train what has not run"),
@@ -189,6 +259,10 @@ def make_parser() -> argparse.ArgumentParser:
         if name == "report":
             help_text = "write it as a record of benchmarks/records"
             sub.add_argument("--json", type=Path, metavar="FILE", help=help_text)
+            help_text = "of an experiment: write the page of the analysis there"
+            sub.add_argument("--page", type=Path, metavar="DIR", help=help_text)
+            sub.add_argument("--no-images", action="store_true", help="a page without photographs")
+            sub.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
         sub.add_argument("--profile", choices=PROFILES, default="full")
         sub.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, metavar="DIR")
     return parser
@@ -200,15 +274,21 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "list":
             list_records()
         elif args.command == "show":
-            for table in all_tables() if args.tables == ["all"] else map(find_table, args.tables):
+            own = [name for name in args.tables if name in all_experiments()]
+            for name in own:
+                show_experiment(name, args.output_dir)
+            names = [name for name in args.tables if name not in own]
+            for table in all_tables() if names == ["all"] else map(find_table, names):
                 show(table, args.profile, args.output_dir)
         elif args.command == "run":
             return run(args)
         elif args.command == "report":
             report(args)
+        elif args.command == "claims":
+            claims(args)
         else:
             figure(args)
-    except (RecordError, OSError, ImportError) as e:
+    except (ValueError, OSError, ImportError) as e:
         sys.exit(f"error: {e}")
     except KeyboardInterrupt:
         sys.exit("interrupted; run again to go on")

@@ -5,11 +5,13 @@ import torch
 
 from iou_balanced.losses import (
     ClassWeights,
+    CorrelationLoss,
     IoUBalancedCrossEntropyLoss,
     IoUBalancedFocalLoss,
     IoUBalancedPenaltyReducedFocalLoss,
     IoUBalancedSmoothL1Loss,
     SmoothL1Loss,
+    VarifocalLoss,
 )
 
 from ..processes import run_in_two_processes
@@ -35,6 +37,11 @@ LOSSES = {
     "weighted focal": lambda **kwargs: Weighted(IoUBalancedFocalLoss(**kwargs), TABLE),
     "focal with weighted rows": lambda **kwargs: Weighted(
         IoUBalancedFocalLoss(**kwargs), ClassWeights(row=torch.cat([TABLE, torch.ones(1)]))
+    ),
+    "varifocal": lambda **kwargs: VarifocalLoss(eta=1.5, **kwargs),
+    "correlation": lambda **kwargs: CorrelationLoss(weight=3.0, **kwargs),
+    "weighted spearman": lambda **kwargs: Weighted(
+        CorrelationLoss(weight=3.0, kind="spearman", strength=0.1, **kwargs), TABLE
     ),
     "heat map": lambda **kwargs: Weighted(IoUBalancedPenaltyReducedFocalLoss(**kwargs), TABLE),
     "eq7": lambda **kwargs: IoUBalancedSmoothL1Loss(normalize=True, **kwargs),

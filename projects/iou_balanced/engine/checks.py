@@ -16,6 +16,7 @@ from iou_balanced.backbones import timm_images_warning
 from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, is_from
 from .lazy_class_names import check_classes, data_set_names, training_classes
+from .missing import check_missing
 from .node_options import check_nodes
 from .options import check_options, check_training_nodes
 
@@ -31,11 +32,12 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
             classes, which are the checkpoint's.
 
     Raises:
-        UserError: a value that makes no sense; no such device; a batch that the processes or
-            micro-batches cannot share; test images that are not on the model's canvas; a data set
-            that is not there; a training set whose classes are not as many as the model's; or a
-            test set with others than it.
+        UserError: a key without a value; a value that makes no sense; no such device; a batch that
+            the processes or micro-batches cannot share; test images that are not on the model's
+            canvas; a data set that is not there; a training set whose classes are not as many as
+            the model's; or a test set with others than it.
     """
+    check_missing(cfg, eval_only=eval_only)
     check_options(cfg)  # once more: it may have been changed since it was loaded
     check_nodes(cfg)
     if not eval_only:

@@ -10,13 +10,14 @@ from detectron2.config import LazyConfig
 from detectron2.engine import hooks
 from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
 
 from iou_balanced.config_files import get_config_file
 
 from .errors import UserError
 from .options import check_options, no_call, train_defaults
+from .replaced_calls import taken_over
 
 # Nodes without a _target_ whose keys are arguments of these.
 _OPEN_NODES = {
@@ -166,7 +167,7 @@ def _check_value(cfg: DictConfig, key: str, value) -> None:
     Raises:
         UserError: the value does not go where the key is.
     """
-    node = OmegaConf.select(cfg, key)
+    node = _select(cfg, key)
     if isinstance(node, DictConfig) and "_target_" in node and isinstance(value, (int, float)):
         raise UserError(no_call(key, value))
     plain = not isinstance(value, (dict, list)) and value is not None
@@ -175,14 +176,15 @@ def _check_value(cfg: DictConfig, key: str, value) -> None:
 
 
 def _set_target(cfg: DictConfig, path: str, target: str) -> None:
-    if OmegaConf.select(cfg, path, throw_on_missing=False) is None:
+    if _select(cfg, path) is None:
         _check_key(cfg, path)
     if locate_target(target) is None:
         raise UserError(f"{path}._target_={target}: there is no such function or class")
-    node = OmegaConf.select(cfg, path)
+    node = _select(cfg, path)
     kept = {}
     if isinstance(node, DictConfig):
         kept = {k: _as_written(node, k) for k in node if k != "_target_" and accepts(target, k)}
+        kept = taken_over(node, locate_target(node.get("_target_")), locate_target(target), kept)
     call = DictConfig({**kept, "_target_": target}, flags={"allow_objects": True})
     OmegaConf.update(cfg, path, call, merge=False, force_add=True)
 
@@ -210,6 +212,14 @@ def accepts(target, name: str) -> bool:
     except (TypeError, ValueError):
         return True  # a builtin without a signature
     return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _select(cfg: DictConfig, key: str):
+    """What stands there; None also for a value that the user has yet to give."""
+    try:
+        return OmegaConf.select(cfg, key, throw_on_missing=False)
+    except InterpolationToMissingValueError:
+        return None
 
 
 def _check_key(cfg: DictConfig, key: str) -> None:

@@ -115,6 +115,7 @@ TRAIN_OPTIONS = {
         ),
     ),
     "cudnn_benchmark": Option(False, FLAG),
+    "channels_last": Option(False, FLAG),
     # The total batch size that lr and max_iter were written for; None: no linear scaling.
     "reference_batch_size": Option(None, or_null(whole(1), "no linear scaling")),
     # Micro-batches that dataloader.train.total_batch_size comes in, for one optimizer step.

@@ -118,6 +118,8 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     """
     warn_of_other_images(cfg)
     model = instantiate_model(cfg).to(cfg.train.device)
+    if cfg.train.channels_last:
+        model.to(memory_format=torch.channels_last)
     logger.info("Model:\n%s", model)
     check_accumulation(cfg, model)
     optimizer_cfg = cfg.optimizer.copy()

@@ -3,6 +3,7 @@
 from detectron2.config import CfgNode
 
 from iou_balanced.losses.checks import LARGEST_EXPONENT
+from iou_balanced.modeling.cls_members import MEMBERS
 
 from .errors import UserError
 from .options import DEVICE, FLAG, FOLDER, NORM, Rule, number, one_of, or_null, shown, whole
@@ -34,6 +35,8 @@ YAML_OPTIONS = {
     "SOLVER.WARMUP_METHOD": one_of("linear", "constant"),
     "SOLVER.CLIP_GRADIENTS.ENABLED": FLAG,
     "MODEL.IOU_BALANCED.CLS_ETA": EXPONENT,
+    "MODEL.IOU_BALANCED.CLS_LOSS": one_of("", *MEMBERS),
+    "MODEL.IOU_BALANCED.CORRELATION": number(),
     "MODEL.IOU_BALANCED.LOC_LAMBDA": EXPONENT,
     "MODEL.IOU_BALANCED.LOC_WEIGHT": or_null(number(), "one that is measured"),
     "MODEL.IOU_BALANCED.LOC_NORMALIZE": FLAG,

@@ -19,6 +19,7 @@ from .closed_forms import (
     smooth_l1_gradient_bound_size,
 )
 from .compared_weightings import ClassBalanced, Equalization
+from .correlation import CorrelationLoss, correlation_loss
 from .cross_entropy import (
     IoUBalancedCrossEntropyLoss,
     SoftmaxCrossEntropyLoss,
@@ -39,6 +40,7 @@ from .heatmap_focal import (
     iou_balanced_penalty_reduced_focal_loss,
     penalty_reduced_focal_loss,
 )
+from .iou_aware_bce import IoUAwareBCELoss, iou_aware_bce_loss
 from .iou_losses import (
     CIoULoss,
     DIoULoss,
@@ -52,6 +54,7 @@ from .iou_losses import (
 )
 from .iou_weights import iou_ratio_weights
 from .localization import IoUBalancedLocalization, LocalizationLoss, iou_balanced_terms
+from .matchability_aware import MatchabilityAwareLoss, matchability_aware_loss
 from .quality_focal import QualityFocalLoss, quality_focal_loss
 from .reweighting import (
     balance_oriented_weights,
@@ -63,6 +66,8 @@ from .reweighting import (
 from .schedules import ConstantSchedule, LinearSchedule, linear_schedule
 from .seesaw import SeesawLoss, seesaw_loss
 from .smooth_l1 import IoUBalancedSmoothL1Loss, SmoothL1Loss, iou_balanced_smooth_l1_loss
+from .task_aligned import TaskAlignedBCELoss, task_aligned_bce_loss
+from .varifocal import VarifocalLoss, varifocal_loss
 
 __all__ = [
     "BalanceOriented",
@@ -72,11 +77,13 @@ __all__ = [
     "ClassStatistics",
     "ClassWeights",
     "ConstantSchedule",
+    "CorrelationLoss",
     "DIoULoss",
     "Equalization",
     "EqualizationLossV2",
     "EqualizedFocalLoss",
     "GIoULoss",
+    "IoUAwareBCELoss",
     "IoUBalancedCIoULoss",
     "IoUBalancedCrossEntropyLoss",
     "IoUBalancedDIoULoss",
@@ -87,12 +94,15 @@ __all__ = [
     "IoUBalancedSmoothL1Loss",
     "LinearSchedule",
     "LocalizationLoss",
+    "MatchabilityAwareLoss",
     "PenaltyReducedFocalLoss",
     "QualityFocalLoss",
     "SeesawLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftmaxCrossEntropyLoss",
+    "TaskAlignedBCELoss",
+    "VarifocalLoss",
     "balance_oriented_focal_loss",
     "balance_oriented_weights",
     "bounded_iou_center",
@@ -100,6 +110,7 @@ __all__ = [
     "bounded_iou_size",
     "bounded_iou_size_from_offset",
     "ciou_loss",
+    "correlation_loss",
     "diou_loss",
     "effective_number_weights",
     "elementwise_box_iou",
@@ -107,6 +118,7 @@ __all__ = [
     "equalized_focal_loss",
     "giou_loss",
     "inverse_frequency_weights",
+    "iou_aware_bce_loss",
     "iou_balanced_cross_entropy",
     "iou_balanced_focal_loss",
     "iou_balanced_penalty_reduced_focal_loss",
@@ -114,6 +126,7 @@ __all__ = [
     "iou_balanced_terms",
     "iou_ratio_weights",
     "linear_schedule",
+    "matchability_aware_loss",
     "penalty_reduced_focal_loss",
     "power_frequency_weights",
     "quality_focal_loss",
@@ -123,4 +136,6 @@ __all__ = [
     "smooth_l1_gradient_bound_center",
     "smooth_l1_gradient_bound_size",
     "tail_classes",
+    "task_aligned_bce_loss",
+    "varifocal_loss",
 ]

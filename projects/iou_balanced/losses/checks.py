@@ -1,7 +1,7 @@
 """Checks of arguments and the reductions that all losses share.
 
 Only shapes and dtypes of tensors are checked, and the values of labels that are on the CPU:
-reading a value from a GPU would make the CPU wait for it.
+reading a value from a GPU would make the CPU wait for it (see `debug`).
 """
 
 import math
@@ -9,6 +9,8 @@ import numbers
 
 import torch
 from torch import Tensor
+
+from .debug import may_look_at
 
 REDUCTIONS = ("sum", "mean", "none")
 LARGEST_EXPONENT = 100.0
@@ -136,7 +138,7 @@ def check_labels(pred_logits: Tensor, gt_labels: Tensor, num_classes: int) -> No
             "Expected argument `gt_labels` to have the shape of `pred_logits` without its last "
             f"dimension, {tuple(pred_logits.shape[:-1])}, but got {tuple(gt_labels.shape)}"
         )
-    if gt_labels.device.type == "cpu":
+    if may_look_at(gt_labels):
         check_label_values(gt_labels, num_classes)
 
 
@@ -173,6 +175,26 @@ def check_pos_iou(pos_iou: Tensor | None, num_positives: int) -> Tensor:
             f"shape ({num_positives},), but got {got}"
         )
     return pos_iou
+
+
+def check_iou_values(pos_iou: Tensor) -> None:
+    """Check that each IoU is in [0, 1], with room for rounding.
+
+    On a GPU only where debugging is on, because it would be waited for. A NaN passes: it stays
+    visible in the loss, where a training stops at it.
+
+    Raises:
+        ValueError: names the first IoU outside.
+    """
+    if not may_look_at(pos_iou):
+        return
+    outside = (pos_iou < -1e-3) | (pos_iou > 1 + 1e-3)
+    if outside.any():
+        index = int(outside.nonzero()[0])
+        raise ValueError(
+            "Expected argument `pos_iou` to hold IoUs in [0, 1], "
+            f"but got {pos_iou[index].item():g} for positive {index}"
+        )
 
 
 def reduce_terms(terms: Tensor, reduction: str, count: Tensor | int | None = None) -> Tensor:

@@ -20,6 +20,7 @@ from .checks import (
     upcast,
 )
 from .class_tables import ClassWeights, expand_tables, image_of_rows
+from .fused.positives import find
 from .iou_weights import iou_ratio_weights
 
 
@@ -137,7 +138,9 @@ def iou_balanced_cross_entropy(
         # No gradient flows into a weight.
         terms = terms * sample_weights(class_weight, gt_labels, num_classes, terms.dtype)
     if eta != 0:
-        positives = ((gt_labels >= 0) & (gt_labels < num_classes)).nonzero(as_tuple=True)
+        is_positive = (gt_labels >= 0) & (gt_labels < num_classes)
+        given = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
+        positives = torch.unravel_index(find(is_positive, given), is_positive.shape)
         pos_iou = check_pos_iou(pos_iou, positives[0].numel())
         # Eq. 4; the weights carry no gradient.
         weights = torch.ones_like(terms)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .checks import check_exponents, check_non_negative, check_reduction
 from .class_statistics import ClassStatistics, gradient_ratio
 from .class_tables import ClassWeights
+from .fused.backends import check_backend
 from .gradient_balance import ClassFactors, check_by_class, class_balanced_focal, scores_shape
 
 _NAME = "equalization loss v2"
@@ -109,7 +110,7 @@ class EqualizationLossV2(nn.Module):
     iteration. As in the authors' code the gradients are those of the weighted loss.
 
     Args:
-        steepness, midpoint, boost, gamma, reduction: see `equalization_loss_v2`.
+        steepness, midpoint, boost, gamma, reduction, backend: see `equalization_loss_v2`.
         num_classes, across_processes: see `EqualizedFocalLoss`.
 
     Raises:
@@ -117,7 +118,7 @@ class EqualizationLossV2(nn.Module):
     """
 
     needs_pos_iou = False
-    takes_levels = True
+    takes_levels = takes_num_positives = True
 
     def __init__(
         self,
@@ -129,11 +130,14 @@ class EqualizationLossV2(nn.Module):
         reduction: str = "sum",
         num_classes: int | None = None,
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         super().__init__()
         _check(steepness, midpoint, boost, gamma, reduction)
         self.steepness, self.midpoint, self.boost = steepness, midpoint, boost
         self.gamma, self.reduction = gamma, reduction
+        check_backend(backend)
+        self.backend = backend
         self.statistics = ClassStatistics(
             "positive", "negative", num_classes=num_classes, across_processes=across_processes
         )
@@ -153,6 +157,7 @@ class EqualizationLossV2(nn.Module):
         gt_labels: Tensor,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `equalization_loss_v2`; in training the gradients are added to the sums."""
         self.set_num_classes(scores_shape(pred_logits)[0])
@@ -164,6 +169,8 @@ class EqualizationLossV2(nn.Module):
             alpha=-1.0,
             class_weight=class_weight,
             reduction=self.reduction,
+            num_positives=num_positives,
+            backend=self.backend,
             name=_NAME,
             with_gradients=self.training and torch.is_grad_enabled(),
         )

@@ -16,6 +16,7 @@ from .checks import (
 )
 from .class_statistics import ClassStatistics, gradient_ratio
 from .class_tables import ClassWeights
+from .fused.backends import check_backend
 from .gradient_balance import ClassFactors, check_by_class, class_balanced_focal, scores_shape
 
 _NAME = "equalized focal loss"
@@ -118,7 +119,7 @@ class EqualizedFocalLoss(nn.Module):
     ended.
 
     Args:
-        gamma, alpha, scale, reduction: see `equalized_focal_loss`.
+        gamma, alpha, scale, reduction, backend: see `equalized_focal_loss`.
         num_classes: K; the detectors say it themselves.
         across_processes: add up the gradients of all processes. Every process then has to call the
             module equally often.
@@ -128,7 +129,7 @@ class EqualizedFocalLoss(nn.Module):
     """
 
     needs_pos_iou = False
-    takes_levels = True
+    takes_levels = takes_num_positives = True
 
     def __init__(
         self,
@@ -139,10 +140,13 @@ class EqualizedFocalLoss(nn.Module):
         reduction: str = "sum",
         num_classes: int | None = None,
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         super().__init__()
         _check(gamma, alpha, scale, reduction)
         self.gamma, self.alpha, self.scale, self.reduction = gamma, alpha, scale, reduction
+        check_backend(backend)
+        self.backend = backend
         self.statistics = ClassStatistics(
             "positive", "negative", num_classes=num_classes, across_processes=across_processes
         )
@@ -162,6 +166,7 @@ class EqualizedFocalLoss(nn.Module):
         gt_labels: Tensor,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `equalized_focal_loss`; in training the gradients are added to the sums."""
         self.set_num_classes(scores_shape(pred_logits)[0])
@@ -172,6 +177,8 @@ class EqualizedFocalLoss(nn.Module):
             alpha=self.alpha,
             class_weight=class_weight,
             reduction=self.reduction,
+            num_positives=num_positives,
+            backend=self.backend,
             name=_NAME,
             with_gradients=self.training and torch.is_grad_enabled(),
         )

@@ -15,15 +15,18 @@ from .checks import (
     check_reduction,
 )
 from .class_tables import ClassWeights
+from .fused.backends import check_backend
 from .fused.elements import own_focal
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
 from .sigmoid_scores import RowScores
 
 
-def _alphas(alpha: float) -> tuple[float, float]:
-    """Weights of a positive's own element and of all others."""
-    return (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
+def _check(alpha: float, reduction: str, backend: str | None, **exponents: float) -> None:
+    check_reduction(reduction)
+    check_exponents(**exponents)
+    check_focal_alpha(alpha)
+    check_backend(backend)
 
 
 def sigmoid_focal_loss(
@@ -39,8 +42,8 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Sigmoid focal loss on class indices (RetinaNet, arXiv 1708.02002, Eq. 5).
 
-    Equals fvcore's `sigmoid_focal_loss` on the one-hot targets, which are never made: the memory
-    is that of float32 logits once more, for the gradient.
+    Equals fvcore's `sigmoid_focal_loss` on the one-hot targets, which are never made: beside the
+    logits there is their gradient, and no other tensor of that size.
 
     Args:
         pred_logits: (..., K), any float dtype; computed in float32 (float64 for float64). Or a
@@ -65,9 +68,6 @@ def sigmoid_focal_loss(
         ValueError: a shape, a dtype, alpha, gamma, a label on a CPU or `reduction` is not as above.
         RuntimeError: in the backward pass, with create_graph=True: no second derivative.
     """
-    check_reduction(reduction)
-    check_exponents(gamma=gamma)
-    check_focal_alpha(alpha)
     return iou_balanced_focal_loss(
         pred_logits,
         gt_labels,
@@ -120,15 +120,13 @@ def iou_balanced_focal_loss(
     Raises:
         ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is not as above.
     """
-    check_reduction(reduction)
-    check_exponents(gamma=gamma, eta=eta)
-    check_focal_alpha(alpha)
-    if num_positives is None and eta != 0 and pos_iou is not None:
+    _check(alpha, reduction, backend, gamma=gamma, eta=eta)
+    if num_positives is None and eta != 0 and pos_iou is not None and pos_iou.dim() == 1:
         num_positives = len(pos_iou)
     scores = RowScores(
         pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
     )
-    own_alpha, rest_alpha = _alphas(alpha)
+    own_alpha, rest_alpha = (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
     rest, own_logits = scores.split(Negatives(gamma, rest_alpha), reduction)
     terms = own_focal(own_logits, gamma) * own_alpha * scores.own_weights(own_logits.dtype)
     if eta != 0:
@@ -180,21 +178,27 @@ class SigmoidFocalLoss(nn.Module):
     """Module form of `sigmoid_focal_loss`; the classification loss of a stock RetinaNet.
 
     Args:
-        alpha, gamma, reduction: see `sigmoid_focal_loss`.
+        alpha, gamma, reduction, backend: see `sigmoid_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
 
     needs_pos_iou = False
-    takes_levels = True
+    takes_levels = takes_num_positives = True
 
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "sum"):
+    def __init__(
+        self,
+        *,
+        alpha: float = 0.25,
+        gamma: float = 2.0,
+        reduction: str = "sum",
+        backend: str | None = None,
+    ):
         super().__init__()
-        check_reduction(reduction)
-        check_exponents(gamma=gamma)
-        check_focal_alpha(alpha)
+        _check(alpha, reduction, backend, gamma=gamma)
         self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
+        self.backend = backend
 
     def forward(
         self,
@@ -202,6 +206,7 @@ class SigmoidFocalLoss(nn.Module):
         gt_labels: Tensor,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `sigmoid_focal_loss`."""
         return sigmoid_focal_loss(
@@ -211,6 +216,8 @@ class SigmoidFocalLoss(nn.Module):
             gamma=self.gamma,
             class_weight=class_weight,
             reduction=self.reduction,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:
@@ -225,13 +232,13 @@ class IoUBalancedFocalLoss(nn.Module):
     then has to call the module equally often.
 
     Args:
-        eta, alpha, gamma, reduction, across_processes: see `iou_balanced_focal_loss`.
+        eta, alpha, gamma, reduction, across_processes, backend: see `iou_balanced_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
 
-    takes_levels = True
+    takes_levels = takes_num_positives = True
 
     def __init__(
         self,
@@ -241,14 +248,14 @@ class IoUBalancedFocalLoss(nn.Module):
         gamma: float = 2.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         super().__init__()
-        check_reduction(reduction)
-        check_exponents(eta=eta, gamma=gamma)
-        check_focal_alpha(alpha)
+        _check(alpha, reduction, backend, eta=eta, gamma=gamma)
         check_flags(across_processes=across_processes)
         self.eta, self.alpha, self.gamma = eta, alpha, gamma
         self.reduction, self.across_processes = reduction, across_processes
+        self.backend = backend
 
     @property
     def needs_pos_iou(self) -> bool:
@@ -262,6 +269,7 @@ class IoUBalancedFocalLoss(nn.Module):
         pos_iou: Tensor | None = None,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `iou_balanced_focal_loss`; `pos_iou` may be left out where eta is 0.
 
@@ -280,6 +288,8 @@ class IoUBalancedFocalLoss(nn.Module):
             class_weight=class_weight,
             reduction=self.reduction,
             across_processes=self.across_processes,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:

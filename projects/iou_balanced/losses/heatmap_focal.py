@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
+from .fused.backends import check_backend
 from .fused.elements import own_focal
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
@@ -67,8 +68,7 @@ def penalty_reduced_focal_loss(
 
     Args:
         pred_logits: (N, K, H, W), any float dtype and memory format; computed in float32
-            (float64 for float64). The memory is that of float32 logits once more, for the
-            gradient.
+            (float64 for float64). No other tensor of that size is made than the gradient.
         gt_heatmap: (N, K, H, W) float in [0, 1]; an element is a centre where it is exactly 1.
             No gradient flows into it.
         class_weight: (K,) or (N, K) multiplies every element of the class's map, background
@@ -142,7 +142,7 @@ def iou_balanced_penalty_reduced_focal_loss(
     check_reduction(reduction)
     check_exponents(alpha=alpha, beta=beta, eta=eta)
     _check_heatmaps(pred_logits, gt_heatmap)
-    if num_positives is None and eta != 0 and pos_iou is not None:
+    if num_positives is None and eta != 0 and pos_iou is not None and pos_iou.dim() == 1:
         num_positives = len(pos_iou)
     scores = HeatMapScores(
         pred_logits,
@@ -167,19 +167,29 @@ class PenaltyReducedFocalLoss(nn.Module):
     """Module form of `penalty_reduced_focal_loss`; the classification loss of CenterNet.
 
     Args:
-        alpha, beta, reduction: see `penalty_reduced_focal_loss`.
+        alpha, beta, reduction, backend: see `penalty_reduced_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
 
     needs_pos_iou = False
+    takes_num_positives = True
 
-    def __init__(self, *, alpha: float = 2.0, beta: float = 4.0, reduction: str = "sum"):
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.0,
+        beta: float = 4.0,
+        reduction: str = "sum",
+        backend: str | None = None,
+    ):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(alpha=alpha, beta=beta)
         self.alpha, self.beta, self.reduction = alpha, beta, reduction
+        self.backend = backend
 
     def forward(
         self,
@@ -187,6 +197,7 @@ class PenaltyReducedFocalLoss(nn.Module):
         gt_heatmap: Tensor,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `penalty_reduced_focal_loss`."""
         return penalty_reduced_focal_loss(
@@ -196,6 +207,8 @@ class PenaltyReducedFocalLoss(nn.Module):
             alpha=self.alpha,
             beta=self.beta,
             reduction=self.reduction,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:
@@ -210,12 +223,14 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
     call the module equally often.
 
     Args:
-        eta, alpha, beta, reduction, across_processes: see
+        eta, alpha, beta, reduction, across_processes, backend: see
             `iou_balanced_penalty_reduced_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
+
+    takes_num_positives = True
 
     def __init__(
         self,
@@ -225,13 +240,16 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
         beta: float = 4.0,
         reduction: str = "sum",
         across_processes: bool = True,
+        backend: str | None = None,
     ):
         super().__init__()
         check_reduction(reduction)
+        check_backend(backend)
         check_exponents(eta=eta, alpha=alpha, beta=beta)
         check_flags(across_processes=across_processes)
         self.eta, self.alpha, self.beta = eta, alpha, beta
         self.reduction, self.across_processes = reduction, across_processes
+        self.backend = backend
 
     @property
     def needs_pos_iou(self) -> bool:
@@ -245,6 +263,7 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
         pos_iou: Tensor | None = None,
         *,
         class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
     ) -> Tensor:
         """See `iou_balanced_penalty_reduced_focal_loss`; `pos_iou` may be left out at eta = 0.
 
@@ -263,6 +282,8 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
             beta=self.beta,
             reduction=self.reduction,
             across_processes=self.across_processes,
+            num_positives=num_positives,
+            backend=self.backend,
         )
 
     def extra_repr(self) -> str:

@@ -5,13 +5,13 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .checks import check_exponents, check_pos_iou, check_reduction
+from .checks import check_exponents
 from .class_tables import ClassWeights
 from .fused.elements import own_quality
 from .fused.negatives import Negatives
-from .sigmoid_scores import RowScores
+from .quality import QualityLoss, quality_loss
 
 
 def quality_focal_loss(
@@ -20,8 +20,10 @@ def quality_focal_loss(
     pos_iou: Tensor | None,
     *,
     beta: float = 2.0,
+    eta: float = 0.0,
     class_weight: Tensor | ClassWeights | None = None,
     reduction: str = "sum",
+    across_processes: bool = False,
     backend: str | None = None,
 ) -> Tensor:
     """Quality focal loss: the classifier learns the IoU of the box that it scores.
@@ -34,64 +36,61 @@ def quality_focal_loss(
     Args:
         pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.
         gt_labels: (...,), or (N, R) for a list; see `sigmoid_focal_loss`.
-        pos_iou: (P,) IoU of each regressed positive with its ground truth, in the order of
-            `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
+        pos_iou: (P,) IoU of each regressed positive with its ground truth, in [0, 1], in the
+            order of `gt_labels[(gt_labels >= 0) & (gt_labels < K)]`.
         beta: focusing exponent, in [0, 100]; 2 in the paper.
+        eta: see `varifocal_loss`.
         class_weight: see `sigmoid_focal_loss`.
         reduction: see `sigmoid_focal_loss`.
+        across_processes: see `varifocal_loss`.
         backend: see `sigmoid_focal_loss`.
 
     Raises:
-        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or beta is not as above.
+        ValueError: an argument is not as above; values of `pos_iou` are looked at on a CPU, and
+            on a GPU with debugging on.
     """
-    check_reduction(reduction)
     check_exponents(beta=beta)
-    num_positives = None if pos_iou is None or pos_iou.dim() == 0 else len(pos_iou)
-    scores = RowScores(
-        pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
+    return quality_loss(
+        pred_logits,
+        gt_labels,
+        pos_iou,
+        lambda own_logits, iou: own_quality(own_logits, iou, beta),
+        Negatives(beta),
+        name="quality focal loss",
+        eta=eta,
+        class_weight=class_weight,
+        reduction=reduction,
+        across_processes=across_processes,
+        backend=backend,
     )
-    target = check_pos_iou(pos_iou, scores.num_positives).detach()  # a constant
-    rest, own_logits = scores.split(Negatives(beta), reduction)
-    terms = own_quality(own_logits, target.to(own_logits.dtype), beta)
-    return scores.reduce(rest, terms * scores.own_weights(terms.dtype), reduction)
 
 
-class QualityFocalLoss(nn.Module):
+class QualityFocalLoss(QualityLoss):
     """Module form of `quality_focal_loss`.
 
     Args:
-        beta, reduction: see `quality_focal_loss`.
+        beta, eta, reduction, across_processes, backend: see `quality_focal_loss`.
 
     Raises:
         ValueError: a value is not as there.
     """
 
-    needs_pos_iou = True
-    takes_levels = True
+    _compute = staticmethod(quality_focal_loss)
 
-    def __init__(self, *, beta: float = 2.0, reduction: str = "sum"):
-        super().__init__()
-        check_reduction(reduction)
-        check_exponents(beta=beta)
-        self.beta, self.reduction = beta, reduction
-
-    def forward(
+    def __init__(
         self,
-        pred_logits: Tensor | Sequence[Tensor],
-        gt_labels: Tensor,
-        pos_iou: Tensor | None,
         *,
-        class_weight: Tensor | ClassWeights | None = None,
-    ) -> Tensor:
-        """See `quality_focal_loss`."""
-        return quality_focal_loss(
-            pred_logits,
-            gt_labels,
-            pos_iou,
-            beta=self.beta,
-            class_weight=class_weight,
-            reduction=self.reduction,
+        beta: float = 2.0,
+        eta: float = 0.0,
+        reduction: str = "sum",
+        across_processes: bool = True,
+        backend: str | None = None,
+    ):
+        check_exponents(beta=beta)
+        super().__init__(
+            beta=beta,
+            eta=eta,
+            reduction=reduction,
+            across_processes=across_processes,
+            backend=backend,
         )
-
-    def extra_repr(self) -> str:
-        return f"beta={self.beta}, reduction={self.reduction!r}"

@@ -5,6 +5,7 @@ Shapes: N images, Ri anchors of level i, R of all levels, K foreground classes, 
 
 import torch
 from detectron2.structures import Boxes
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from iou_balanced.losses import ClassWeights
@@ -13,7 +14,19 @@ from .class_weighting import check_class_balance
 from .ground_truth import check_ground_truth
 from .loss_families import check_cls_loss, check_modules, tell_num_classes
 from .loss_state import put_scalar, record_w_loc, warn_if_state_was_lost
-from .positives import classification_loss, gather_positives, regression_loss
+from .positives import (
+    PositiveIndex,
+    classification_loss,
+    find_positives,
+    gather_positives,
+    objects_of_positives,
+    regression_loss,
+)
+
+
+def count_tensor(number: int, device: torch.device) -> Tensor:
+    """A number for a normaliser: on the CPU, where it is read, unless processes add them up."""
+    return torch.tensor(number, device=device if comm.get_world_size() > 1 else "cpu")
 
 
 class InjectedLosses:
@@ -26,6 +39,7 @@ class InjectedLosses:
     _state_checked = False
     _gt_classes = None
     _feature_sizes = None
+    _num_positives_of_batch = None
 
     def set_losses(
         self,
@@ -176,10 +190,12 @@ class InjectedLosses:
         gt_labels: list[Tensor],
         pred_anchor_deltas: list[Tensor],
         gt_boxes: list[Tensor],
+        index: PositiveIndex | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The two losses as sums, before any normaliser; see `InjectedLosses.losses`.
 
         The event storage gets "num_pos_anchors", an image's on average, and the box loss's "w_loc".
+        A GPU is waited for once, for where the positives are; not where `index` says that.
 
         Returns:
             The classification loss, the box loss and the number of positives; scalars.
@@ -188,20 +204,25 @@ class InjectedLosses:
             warn_if_state_was_lost(self)
             self._state_checked = True
         gt_labels = torch.stack(gt_labels)  # (N, R)
-        pos_mask = self._positive_mask(gt_labels)
-        positives = gather_positives(
-            pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
-        )
-        put_scalar("num_pos_anchors", len(positives.anchors) / len(gt_labels))
+        if index is None:
+            index = find_positives(self._positive_mask(gt_labels))
+        positives = gather_positives(index, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes)
+        num_positives = len(positives.anchors)
+        put_scalar("num_pos_anchors", num_positives / len(gt_labels))
         loss_box_reg, pos_iou = regression_loss(
             self.cls_loss, self.box_loss, self.box2box_transform, positives
         )
         class_weight = None
         if self.class_balance is not None:
             class_weight = self.class_balance(self._gt_classes, gt_labels)
-        loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight)
+        self._num_positives_of_batch = num_positives
+        more = {}
+        if getattr(self.cls_loss, "needs_pos_object", False):
+            classes = gt_labels[index.images, index.anchors]
+            more["pos_object"] = objects_of_positives(index.images, classes, positives.gt_boxes)
+        loss_cls = self.classify(pred_logits, gt_labels, pos_iou, class_weight, **more)
         record_w_loc(self.box_loss)
-        return loss_cls, loss_box_reg, pos_mask.sum()
+        return loss_cls, loss_box_reg, count_tensor(num_positives, gt_labels.device)
 
     def classify(
         self,
@@ -209,6 +230,7 @@ class InjectedLosses:
         gt_labels: Tensor,
         pos_iou: Tensor | None,
         class_weight: Tensor | ClassWeights | None,
+        pos_object: Tensor | None = None,
     ) -> Tensor:
         """The classification loss as a sum.
 
@@ -217,5 +239,14 @@ class InjectedLosses:
             gt_labels: (N, R) in {-1, 0..K}.
             pos_iou: (P,), or None where no loss needs it.
             class_weight: (K,) or (N, K), `ClassWeights`, or None.
+            pos_object: (P,) the object of each positive, where the loss `needs_pos_object`.
         """
-        return classification_loss(self.cls_loss, pred_logits, gt_labels, pos_iou, class_weight)
+        return classification_loss(
+            self.cls_loss,
+            pred_logits,
+            gt_labels,
+            pos_iou,
+            class_weight,
+            self._num_positives_of_batch,
+            pos_object,
+        )

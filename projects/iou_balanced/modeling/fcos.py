@@ -10,7 +10,7 @@ from iou_balanced.losses import GIoULoss, SigmoidFocalLoss
 
 from .dense import InjectedLosses
 from .normalizer import LossNormalizer
-from .positives import gather_positives
+from .positives import find_positives, gather_positives
 
 
 class BalancedFCOS(InjectedLosses, FCOS):
@@ -125,15 +125,14 @@ class BalancedFCOS(InjectedLosses, FCOS):
             "loss_fcos_cls", "loss_fcos_loc" and "loss_fcos_ctr", scalars divided by the
             normaliser.
         """
+        index = find_positives(self._positive_mask(torch.stack(gt_labels)))
         loss_cls, loss_box_reg, num_pos = self.sum_losses(
-            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes
+            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes, index
         )
         normalizer = self.loss_normalizer(num_pos)
 
-        gt_labels = torch.stack(gt_labels)
-        pos_mask = (gt_labels >= 0) & (gt_labels != self.num_classes)
         # Centerness, (P, 1), takes the place of the deltas, (P, 4).
-        positives = gather_positives(pos_mask, pred_centerness, Boxes.cat(anchors).tensor, gt_boxes)
+        positives = gather_positives(index, pred_centerness, Boxes.cat(anchors).tensor, gt_boxes)
         loss_centerness = F.binary_cross_entropy_with_logits(
             positives.pred_deltas.squeeze(dim=1).float(),
             self.centerness(positives.anchors, positives.gt_boxes),

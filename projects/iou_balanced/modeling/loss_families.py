@@ -6,10 +6,12 @@ from torch import nn
 
 from iou_balanced.losses import (
     CIoULoss,
+    CorrelationLoss,
     DIoULoss,
     EqualizationLossV2,
     EqualizedFocalLoss,
     GIoULoss,
+    IoUAwareBCELoss,
     IoUBalancedCIoULoss,
     IoUBalancedCrossEntropyLoss,
     IoUBalancedDIoULoss,
@@ -17,12 +19,15 @@ from iou_balanced.losses import (
     IoUBalancedGIoULoss,
     IoUBalancedPenaltyReducedFocalLoss,
     IoUBalancedSmoothL1Loss,
+    MatchabilityAwareLoss,
     PenaltyReducedFocalLoss,
     QualityFocalLoss,
     SeesawLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
+    TaskAlignedBCELoss,
+    VarifocalLoss,
 )
 
 
@@ -40,7 +45,12 @@ PENALTY_REDUCED = Family(
     PenaltyReducedFocalLoss, IoUBalancedPenaltyReducedFocalLoss, ("alpha", "beta", "reduction")
 )
 CLS_FAMILIES = (FOCAL, CROSS_ENTROPY, PENALTY_REDUCED)
-SIGMOID = (*FOCAL[:2], QualityFocalLoss, EqualizedFocalLoss, EqualizationLossV2)
+QUALITY = (
+    *(QualityFocalLoss, VarifocalLoss, MatchabilityAwareLoss, IoUAwareBCELoss, TaskAlignedBCELoss),
+    CorrelationLoss,
+)
+"""Those with the IoU in a target of each class."""
+SIGMOID = (*FOCAL[:2], *QUALITY, EqualizedFocalLoss, EqualizationLossV2)
 """Those with a term for each class, and no background column."""
 _OF_LABELS = (*SIGMOID, *CROSS_ENTROPY[:2], SeesawLoss)
 _OF_HEATMAPS = PENALTY_REDUCED[:2]

@@ -7,6 +7,7 @@ command line. The names are loaded when they are first used: the records need no
 import importlib
 
 _MODULES = {
+    "Experiment": "experiments",
     "Figure": "records",
     "Measured": "report",
     "Outcome": "runner",
@@ -22,6 +23,8 @@ _MODULES = {
     "as_record": "report",
     "command": "runs",
     "draw_figure": "figures",
+    "all_experiments": "experiments",
+    "find_experiment": "experiments",
     "find_figure": "records",
     "find_table": "records",
     "format_report": "report",

@@ -11,7 +11,7 @@ Place = tuple[slice, slice]
 
 # Elements worked on at a time: on a CPU the temporaries stay in the cache, on a GPU it bounds
 # their memory while kernels stay large.
-_CHUNK = {"cpu": 1 << 16, "cuda": 1 << 22}
+_CHUNK = {"cpu": 1 << 17, "cuda": 1 << 22}
 
 
 def chunks_of(

@@ -56,6 +56,7 @@ class _SplitScores(torch.autograd.Function):
         return (*[None] * 5, *grads, *[None] * (len(leaves) - len(grads)))
 
 
+@torch.compiler.disable
 def split_scores(
     scores: Rows | HeatMaps,
     negatives: Negatives,

@@ -1,15 +1,20 @@
 """The backend without a compiler: chunk by chunk, so that temporaries stay in a CPU's cache."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .elements import focal_value, focal_value_and_slope
+from .elements import focal_slope, focal_value, focal_value_and_slope
 from .heatmaps import HeatMaps
 from .negatives import Negatives
 from .rows import Rows
+
+
+def why_not(scores: Rows | HeatMaps, negatives: Negatives) -> None:
+    """None: it works everywhere."""
 
 
 class Grads:
@@ -19,18 +24,19 @@ class Grads:
     over a retained graph computes it again.
     """
 
-    def __init__(self, levels: list[Tensor]):
-        self.levels: list[Tensor] | None = levels
+    def __init__(self, levels: list[Tensor] | None, *, scaled: bool = False):
+        self.levels = levels
+        self.scaled = scaled  # whether the negatives' scale is in it
 
     def take(self) -> list[Tensor] | None:
-        """The gradients, once."""
+        """The gradients, once; None where there are none."""
         levels, self.levels = self.levels, None
         return levels
 
 
 def forward(
     scores: Rows | HeatMaps, negatives: Negatives, elementwise: bool, with_grad: bool
-) -> tuple[Tensor, list[Tensor], Grads | None]:
+) -> tuple[Tensor, list[Tensor], Grads]:
     """The logits of own elements, and what all other elements cost.
 
     Args:
@@ -45,21 +51,26 @@ def forward(
     """
     logits = scores.logits
     dtype = torch.promote_types(logits[0].dtype, torch.float32)
-    own = scores.new_own(dtype)
+    own = scores.own(dtype)
     if elementwise:
         out = [torch.empty_like(x, dtype=dtype) for x in logits]
-        for chunk, value, _ in _chunks(scores, negatives, own, with_slope=False):
-            out[chunk.level][chunk.place] = value
-        return own, out, None
+        for chunk, counts, value in _chunks(scores, negatives, dtype, focal_value):
+            scores.hide_own(value, chunk)
+            torch.mul(value, counts * negatives.scale, out=out[chunk.level][chunk.place])
+        return own, out, Grads(None)
+    sums, grads = [own.new_zeros(())], None
+    function: Callable = focal_value
     # In half precision, a gradient would underflow without the scale of the loss.
-    in_one_pass = with_grad and logits[0].dtype == dtype
-    grads = [torch.empty_like(x) for x in logits] if in_one_pass else []
-    sums = [own.new_zeros(())]
-    for chunk, value, slope in _chunks(scores, negatives, own, with_slope=in_one_pass):
-        sums.append(value.sum())
-        if slope is not None:
-            grads[chunk.level][chunk.place] = slope
-    return own, [torch.stack(sums).sum()], Grads(grads) if in_one_pass else None
+    if with_grad and logits[0].dtype == dtype:
+        grads = [torch.empty_like(x) for x in logits]
+        function = functools.partial(focal_value_and_slope, detached=negatives.detached)
+    for chunk, counts, value, *slope in _chunks(scores, negatives, dtype, function):
+        scores.hide_own(value, chunk)
+        # Row by row, because there are few rows that can be ignored.
+        sums.append((value.sum(-1, keepdim=True) * counts).sum())
+        if grads is not None:
+            torch.mul(slope[0], counts, out=grads[chunk.level][chunk.place])
+    return own, [torch.stack(sums).sum() * negatives.scale], Grads(grads)
 
 
 def backward(
@@ -67,7 +78,7 @@ def backward(
     negatives: Negatives,
     grad_own: Tensor,
     grad_rest: list[Tensor],
-    made: Grads | None,
+    made: Grads,
 ) -> list[Tensor]:
     """The gradient of each level's logits, from those of what `forward` returned.
 
@@ -78,38 +89,38 @@ def backward(
         grad_rest: of the sum, or of each level's elements.
         made: the last of what `forward` returned.
     """
-    grads = None if made is None else made.take()
+    grads = made.take()
     if grads is not None:
-        for chunk in scores.chunks():
-            grad = grads[chunk.level][chunk.place].mul_(grad_rest[0])
-            scores.put_own(grad, chunk, grad_own)
+        scale = grad_rest[0] if made.scaled else grad_rest[0] * negatives.scale
+        for grad in grads:
+            grad.mul_(scale)
     else:
         grads = [torch.empty_like(x) for x in scores.logits]
-        for chunk, _, slope in _chunks(scores, negatives, None, with_slope=True):
-            elementwise = grad_rest[0].dim() > 0
-            scale = grad_rest[chunk.level][chunk.place] if elementwise else grad_rest[0]
-            slope.mul_(scale)  # before it is rounded to half precision
-            scores.put_own(slope, chunk, grad_own)
-            grads[chunk.level][chunk.place] = slope
-    scores.put_own_at_the_end(grads, grad_own)
+        scales = [grad * negatives.scale for grad in grad_rest]
+        function = functools.partial(focal_slope, detached=negatives.detached)
+        for chunk, counts, slope in _chunks(scores, negatives, grad_own.dtype, function):
+            scale = scales[0] if scales[0].dim() == 0 else scales[chunk.level][chunk.place]
+            # Rounded to half precision with the scale of the loss in it.
+            torch.mul(slope, counts * scale, out=grads[chunk.level][chunk.place])
+    scores.put_own(grads, grad_own)
     return grads
 
 
 def _chunks(
-    scores: Rows | HeatMaps, negatives: Negatives, own: Tensor | None, with_slope: bool
-) -> Iterator[tuple[Any, Tensor, Tensor | None]]:
-    """Each chunk with its elements' weighted values and, where asked for, slopes."""
-    dtype = torch.promote_types(scores.logits[0].dtype, torch.float32)
-    gamma = negatives.gamma
+    scores: Rows | HeatMaps,
+    negatives: Negatives,
+    dtype: torch.dtype,
+    function: Callable[..., Tensor | tuple[Tensor, ...]],
+) -> Iterator[tuple[Any, ...]]:
+    """Each chunk, which of its rows count, and its elements' values of `function`, weighted."""
+    gamma, one = negatives.gamma, scores.logits[0].new_ones((), dtype=dtype)
     if isinstance(gamma, Tensor):
         gamma = scores.of_classes(gamma.to(dtype))
     for chunk in scores.chunks():
-        x = scores.countable(chunk, own, dtype)
-        if with_slope:
-            values = focal_value_and_slope(x, gamma, negatives.detached)
-        else:
-            values = (focal_value(x, gamma),)
-        for factor in [negatives.scale, *scores.weights(chunk, dtype)]:
+        values = function(scores.logits[chunk.level][chunk.place].to(dtype), gamma)
+        values = values if isinstance(values, tuple) else (values,)
+        for factor in scores.weights(chunk, dtype):
             for value in values:
                 value.mul_(factor)
-        yield chunk, values[0], values[1] if with_slope else None
+        counts = scores.counts(chunk, dtype)
+        yield chunk, one if counts is None else counts, *values

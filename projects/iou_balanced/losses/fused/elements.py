@@ -14,14 +14,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 def softplus_and_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
     """log(1 + e^x) and 1 / (1 + e^-x), exact to rounding for every x; -inf gives 0 and 0."""
-    # In place on tensors made here: on a CPU new ones would cost as much as the arithmetic.
-    softplus = x.abs().neg_().exp_().log1p_().add_(x.clamp(min=0))
-    return softplus, torch.sigmoid(x)
+    if torch.compiler.is_compiling():  # one exponential for both
+        e = torch.exp(-x.abs())
+        larger = 1 / (1 + e)
+        return torch.log1p(e) + x.clamp(min=0), torch.where(x >= 0, larger, e * larger)
+    # From 40 on, x itself: e^-40 is below the rounding of float64 too.
+    return F.softplus(x, threshold=40.0), torch.sigmoid(x)
 
 
 def focal_value(x: Tensor, gamma: float | Tensor) -> Tensor:

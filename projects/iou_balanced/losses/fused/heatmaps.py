@@ -13,8 +13,6 @@ from torch import Tensor
 from .chunks import chunks_of
 from .tables import Tables
 
-INF = float("inf")
-
 
 class Chunk(NamedTuple):
     """Lines of some images that are worked on together, with all classes of their cells."""
@@ -36,6 +34,13 @@ class HeatMaps(NamedTuple):
     beta: float
     """Exponent of 1 - ground truth, the weight of what is no centre."""
 
+    dynamic_dims = (0, 2, 3)
+    """Of logits and ground truth: those whose size changes from batch to batch."""
+
+    @property
+    def num_classes(self) -> int:
+        return self.logits[0].shape[1]
+
     def chunks(self) -> Iterator[Chunk]:
         num_images, num_classes, height, width = self.logits[0].shape
         for images, rows in chunks_of(
@@ -43,27 +48,33 @@ class HeatMaps(NamedTuple):
         ):
             yield Chunk(0, (images, slice(None), rows))
 
-    def new_own(self, dtype: torch.dtype) -> Tensor:
+    def per_level(self) -> list["HeatMaps"]:
+        """There is one."""
+        return [self]
+
+    @staticmethod
+    def whole() -> Chunk:
+        """All of it as one chunk."""
+        return Chunk(0, (slice(None), slice(None), slice(None)))
+
+    def left_out(self, chunk: Chunk) -> Tensor:
+        """(n, K, h, W) bool: the centres."""
+        return self.gt_heatmap[chunk.place] == 1
+
+    def own(self, dtype: torch.dtype) -> Tensor:
         """(P,) logits of the centres."""
         return self.logits[0][self.centers].to(dtype)
 
-    def countable(self, chunk: Chunk, own: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """Logits of a chunk, -inf where an element is a centre.
-
-        Args:
-            chunk: of `chunks`.
-            own: what `new_own` gave; nothing is added.
-            dtype: of the result.
-        """
-        x = self.logits[0][chunk.place].to(dtype)
-        return x.masked_fill(self.gt_heatmap[chunk.place] == 1, -INF)
-
-    def put_own(self, values: Tensor, chunk: Chunk, own: Tensor) -> None:
-        """Nothing yet: see `put_own_at_the_end`."""
-
-    def put_own_at_the_end(self, grads: list[Tensor], own: Tensor) -> None:
-        """Write the (P,) numbers `own` into the centres of (N, K, H, W)."""
+    def put_own(self, grads: list[Tensor], own: Tensor) -> None:
+        """Put (P,) numbers into the centres."""
         grads[0][self.centers] = own.to(grads[0].dtype)
+
+    def hide_own(self, values: Tensor, chunk: Chunk) -> None:
+        """Make the centres of a chunk's `values` 0."""
+        values.masked_fill_(self.gt_heatmap[chunk.place] == 1, 0)
+
+    def counts(self, chunk: Chunk, dtype: torch.dtype) -> None:
+        """None: nothing is ignored."""
 
     def of_classes(self, numbers: Tensor) -> Tensor:
         """(K,) numbers in a shape that broadcasts with a chunk."""

@@ -13,7 +13,6 @@ from iou_balanced.modeling.foveabox.foveabox import FoveaBox
 from iou_balanced.modeling.group_norm import use_head_group_norm
 from iou_balanced.modeling.loss_families import (
     BOX_FAMILIES,
-    CLS_FAMILIES,
     CROSS_ENTROPY,
     FOCAL,
     PENALTY_REDUCED,
@@ -33,9 +32,8 @@ from .class_balance import (
     locate_target,
     set_class_balance,
 )
+from .classification import PAPER, cls_loss_call, make_call
 from .rcnn import box_predictor_nodes, rpn_node
-
-PAPER = "paper"
 
 
 class _Recipe(NamedTuple):
@@ -102,6 +100,8 @@ def balance(
     normalize: bool | None = None,
     across_processes: bool = True,
     rpn: bool = False,
+    cls: str | None = None,
+    correlation: float | None = None,
     class_balance: DictConfig | None = None,
     measure_from: int | None = None,
     measure_iterations: int | None = None,
@@ -130,6 +130,12 @@ def balance(
             the first sum would be in the thousands.
         across_processes: take the normaliser and all sums over all processes.
         rpn: balance the RPN of an R-CNN too; its w_loc is measured, whatever `weight` is.
+        cls: another classification loss, with its paper's settings: "focal", "cross_entropy",
+            "iou_balanced_focal", "quality_focal", "varifocal", "matchability_aware",
+            "iou_aware_bce" or "task_aligned". An `eta` that is a number balances it by IoU on
+            top; "paper" does so for "iou_balanced_focal" only. For RetinaNet, FCOS and FoveaBox.
+            None keeps the kind that the config has.
+        correlation: weight of a `iou_balanced.losses.CorrelationLoss` that is added; None for none.
         class_balance: a LazyCall such as `L(BalanceOriented)(schedule=None)`, which weighs the
             classes in the classification loss; its `num_classes` is the model's. With eta=None
             and lam=None it is the only change. None keeps what the config has.
@@ -148,7 +154,7 @@ def balance(
     dense = next((r for known, r in _DENSE.items() if _is(target, known)), None)
     measure = {"measure_from": measure_from, "measure_iterations": measure_iterations}
     measure = {name: value for name, value in measure.items() if value is not None}
-    change = _Change(eta, lam, weight, beta, normalize, across_processes, measure)
+    change = _Change(eta, lam, weight, beta, normalize, across_processes, measure, cls, correlation)
     if class_balance is not None:
         check_class_balance_node(class_balance, target)
     if dense is not None:
@@ -159,7 +165,8 @@ def balance(
     elif isinstance(target, type) and issubclass(target, GeneralizedRCNN):
         nodes = [(node, _FAST_RCNN, change) for _, node in box_predictor_nodes(model)]
         if rpn:
-            nodes.append((rpn_node(model), _RPN, change._replace(weight=PAPER)))
+            plain = change._replace(weight=PAPER, cls=None, correlation=None)
+            nodes.append((rpn_node(model), _RPN, plain))
         _apply(nodes)
         for _, node in box_predictor_nodes(model):
             set_class_balance(node, class_balance)
@@ -184,6 +191,8 @@ class _Change(NamedTuple):
     normalize: bool | None
     across_processes: bool
     measure: dict[str, int]
+    cls: str | None
+    correlation: float | None
 
 
 def _is(target, known: type) -> bool:
@@ -226,31 +235,17 @@ def _apply(nodes: list[tuple[DictConfig, _Recipe, _Change]]) -> None:
             normalizer.across_processes = change.across_processes
 
 
-def _make(family: Family, balanced: bool, arguments: dict) -> DictConfig:
-    loss = family.balanced if balanced else family.plain
-    loss(**arguments)  # so that an impossible value is an error before anything is changed
-    return LazyCall(loss)(**arguments)
-
-
 def _cls_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
-    old = node.get("cls_loss") or {}
-    family = family_of(locate_target(old), CLS_FAMILIES)
-    if old and family is None:
-        if change.eta is None:
-            return old  # quality focal loss, or one of the user's own
-        raise ValueError(
-            f"Expected argument `eta` to be None, because the config's cls_loss "
-            f"{locate_target(old).__name__} has no IoU-balanced form, but got {change.eta!r}"
-        )
-    family = family or recipe.cls_family
-    known = dict(recipe.cls_arguments)
-    known.update((k, node[f"focal_loss_{k}"]) for k in known if f"focal_loss_{k}" in node)
-    known.update(old)
-    arguments = {k: known[k] for k in family.arguments if k in known}
-    eta = recipe.eta if change.eta == PAPER else change.eta
-    if eta is not None:
-        arguments = {"eta": eta, **arguments, "across_processes": change.across_processes}
-    return _make(family, eta is not None, arguments)
+    return cls_loss_call(
+        node,
+        own_family=recipe.cls_family,
+        own_arguments=recipe.cls_arguments,
+        own_eta=recipe.eta,
+        eta=change.eta,
+        across_processes=change.across_processes,
+        cls=change.cls,
+        correlation=change.correlation,
+    )
 
 
 def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
@@ -288,4 +283,4 @@ def _box_loss(node: DictConfig, recipe: _Recipe, change: _Change) -> DictConfig:
         }
         if weight == "auto":
             arguments.update(change.measure)
-    return _make(family, lam is not None, arguments)
+    return make_call(family.plain if lam is None else family.balanced, arguments)

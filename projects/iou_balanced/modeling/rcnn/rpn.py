@@ -15,7 +15,12 @@ from iou_balanced.losses import (
     SoftmaxCrossEntropyLoss,
 )
 from iou_balanced.modeling.loss_state import put_scalar, record_w_loc
-from iou_balanced.modeling.positives import call_loss, gather_positives, regression_loss
+from iou_balanced.modeling.positives import (
+    call_loss,
+    find_positives,
+    gather_positives,
+    regression_loss,
+)
 
 from .two_stage import check_losses, choose_box_loss, warn_at_first_call
 
@@ -124,7 +129,7 @@ class BalancedRPN(RPN):
         pos_mask, sampled = gt_labels == 1, gt_labels >= 0
 
         positives = gather_positives(
-            pos_mask, pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
+            find_positives(pos_mask), pred_anchor_deltas, Boxes.cat(anchors).tensor, gt_boxes
         )
         # The few that were sampled, not all anchors; the order of the positives stays.
         pred_logits = torch.cat(pred_objectness_logits, dim=1)[sampled]  # (S,)

@@ -31,6 +31,11 @@ def check_losses(
         raise ValueError(
             f"Expected argument `cls_loss` to be {reason}, but got {type(cls_loss).__name__}"
         )
+    if getattr(cls_loss, "needs_pos_object", False):
+        raise ValueError(
+            "Expected argument `cls_loss` to be a loss that needs no objects, because the sampled "
+            f"anchors here carry none, but got {type(cls_loss).__name__}"
+        )
     for name, loss in (("cls_loss", cls_loss), ("box_loss", box_loss)):
         reduction = getattr(loss, "reduction", "sum")
         if reduction != "sum":

@@ -3,7 +3,9 @@
 from detectron2.config import CfgNode
 from torch import nn
 
+from iou_balanced.losses import CorrelationLoss
 from iou_balanced.losses.localization import MEASURE_ITERATIONS
+from iou_balanced.modeling.cls_members import check_member, member_call
 from iou_balanced.modeling.loss_families import FOCAL, Family, box_family
 from iou_balanced.modeling.normalizer import LossNormalizer
 
@@ -26,6 +28,11 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
     node = CfgNode()
     # eta of Eq. 4; 0.0 is the plain classification loss.
     node.CLS_ETA = 1.5
+    # Another classification loss, one of iou_balanced.modeling.cls_members.MEMBERS; "" for the one
+    # that CLS_ETA stands for. CLS_ETA counts for "iou_balanced_focal" only then.
+    node.CLS_LOSS = ""
+    # Weight of a correlation loss that is added to it; 0.0 for none.
+    node.CORRELATION = 0.0
     # lambda of Eq. 6; 0.0 is the plain localization loss, times LOC_WEIGHT.
     node.LOC_LAMBDA = 1.5
     # w_loc of Eq. 6: a number, or None to measure it ("auto"); for CenterNet None is Eq. 7.
@@ -70,6 +77,9 @@ def make_losses(
         box_family: plain and balanced box loss.
         box_arguments: of either.
         measure: whether a w_loc that is left out is measured; else it is Eq. 7 then.
+
+    Raises:
+        ValueError: the detector cannot use MODEL.IOU_BALANCED.CLS_LOSS or CORRELATION.
     """
     eta, lam, weight = 0.0, 0.0, None
     if node is not None:
@@ -92,7 +102,38 @@ def make_losses(
             "measure_from": node.LOC_MEASURE_FROM,
             "measure_iterations": node.LOC_MEASURE_ITERATIONS,
         }
-    return {"cls_loss": cls_loss(**cls_arguments), "box_loss": box_loss(**box_arguments)}
+    made = _member(node, cls_family, cls_arguments) or cls_loss(**cls_arguments)
+    if node is not None and node.get("CORRELATION"):
+        made = CorrelationLoss(
+            loss=made, weight=node.CORRELATION, across_processes=node.ACROSS_PROCESSES
+        )
+    return {"cls_loss": made, "box_loss": box_loss(**box_arguments)}
+
+
+def _member(node: CfgNode | None, family: Family, arguments: dict) -> nn.Module | None:
+    """The loss that MODEL.IOU_BALANCED.CLS_LOSS names; None where it names none.
+
+    Raises:
+        ValueError: there is no such name, or the detector cannot use it.
+    """
+    if node is None:
+        return None
+    name, detector = node.get("CLS_LOSS") or None, "this MODEL.META_ARCHITECTURE"
+    try:
+        check_member(name, family, detector, node.get("CORRELATION") or None)
+    except ValueError as e:
+        raise ValueError(f"MODEL.IOU_BALANCED.CLS_LOSS and CORRELATION: {e}") from e
+    if name is None:
+        return None
+    eta = (node.CLS_ETA or None) if name == "iou_balanced_focal" else None
+    focal_arguments = {k: arguments[k] for k in family.arguments if k in arguments}
+    loss, arguments = member_call(
+        name,
+        eta=eta,
+        focal_arguments=focal_arguments,
+        across_processes=node.ACROSS_PROCESSES,
+    )
+    return loss(**arguments)
 
 
 def losses_from_config(cfg: CfgNode, *, alpha, gamma, beta, kind: str) -> dict:

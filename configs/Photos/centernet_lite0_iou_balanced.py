@@ -1,0 +1,8 @@
+"""CenterNet on EfficientNet-Lite0 with both IoU-balanced losses."""
+
+from iou_balanced import balance
+
+from .centernet_lite0 import dataloader, datasets, lr_multiplier, model, optimizer, train
+
+balance(model)
+train.output_dir = "./output/photos/centernet_lite0_iou_balanced"

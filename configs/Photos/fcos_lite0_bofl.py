@@ -1,0 +1,9 @@
+"""FCOS on EfficientNet-Lite0 with balance-oriented focal loss."""
+
+from iou_balanced import balance
+
+from ..common.class_balance import fcos_bofl as _bofl
+from .fcos_lite0 import dataloader, datasets, lr_multiplier, model, optimizer, train
+
+balance(model, eta=None, lam=None, class_balance=_bofl)
+train.output_dir = "./output/photos/fcos_lite0_bofl"

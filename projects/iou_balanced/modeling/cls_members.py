@@ -1,0 +1,103 @@
+"""Classification losses by name, for `iou_balanced.balance` and the yaml keys."""
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from iou_balanced.losses import (
+    IoUAwareBCELoss,
+    IoUBalancedFocalLoss,
+    MatchabilityAwareLoss,
+    QualityFocalLoss,
+    SigmoidFocalLoss,
+    TaskAlignedBCELoss,
+    VarifocalLoss,
+)
+
+from .loss_families import CROSS_ENTROPY, FOCAL, Family
+
+
+class LossCall(NamedTuple):
+    """A loss and its arguments, before it is made."""
+
+    loss: type[nn.Module]
+    arguments: dict[str, Any]
+
+
+QUALITY_MEMBERS: dict[str, type[nn.Module]] = {
+    "quality_focal": QualityFocalLoss,
+    "varifocal": VarifocalLoss,
+    "matchability_aware": MatchabilityAwareLoss,
+    "iou_aware_bce": IoUAwareBCELoss,
+    "task_aligned": TaskAlignedBCELoss,
+}
+"""The IoU is in the target; with the defaults of their papers."""
+MEMBERS = ("focal", "cross_entropy", "iou_balanced_focal", *QUALITY_MEMBERS)
+"""All names that a detector with a sigmoid for each class takes."""
+
+
+def check_member(name: str | None, family: Family, detector: str, correlation: Any = None) -> None:
+    """Refuse a name that there is none of, or whose loss the detector cannot use.
+
+    Args:
+        name: of `MEMBERS`, or None.
+        family: of the detector's own classification loss.
+        detector: what the error calls it.
+        correlation: weight of a correlation loss, or None.
+
+    Raises:
+        ValueError: says why.
+    """
+    if name is not None and name not in MEMBERS:
+        raise ValueError(f"Expected argument `cls` to be one of {list(MEMBERS)}, but got {name!r}")
+    if family is FOCAL:
+        return
+    if family is CROSS_ENTROPY:
+        allowed = ("cross_entropy", None)
+        reason = "it classifies by softmax, which has one term for all classes of a row: no class "
+        reason += "has a score with a target of its own"
+    else:
+        allowed = (None,)
+        reason = "it learns heat maps, whose targets around a centre are none of an IoU"
+    if name not in allowed:
+        instead = "its own loss is IoU-balanced by `eta`"
+        raise ValueError(
+            f"Expected argument `cls` to be {' or '.join(map(repr, allowed))} for {detector}, "
+            f"because {reason} ({instead}), but got {name!r}"
+        )
+    if correlation is not None:
+        raise ValueError(
+            f"Expected argument `correlation` to be None for {detector}, because {reason}, but "
+            f"got {correlation!r}"
+        )
+
+
+def member_call(
+    name: str, *, eta: float | None, focal_arguments: dict[str, Any], across_processes: bool
+) -> LossCall:
+    """The loss of this name.
+
+    Args:
+        name: of `MEMBERS`.
+        eta: exponent of IoU-balanced weights; None for none.
+        focal_arguments: alpha and gamma of the detector's own focal loss.
+        across_processes: of losses that have sums over the positives.
+
+    Raises:
+        ValueError: "iou_balanced_focal" without eta.
+    """
+    weights = {} if eta is None else {"eta": eta}
+    if name in QUALITY_MEMBERS:
+        return LossCall(QUALITY_MEMBERS[name], {**weights, "across_processes": across_processes})
+    if name == "iou_balanced_focal" and eta is None:
+        raise ValueError(
+            "Expected argument `eta` to be a number with cls='iou_balanced_focal', but got None; "
+            "'focal' is the plain loss"
+        )
+    if name == "cross_entropy":
+        focal_arguments = {**focal_arguments, "alpha": -1, "gamma": 0.0}
+    if eta is None:
+        return LossCall(SigmoidFocalLoss, focal_arguments)
+    return LossCall(
+        IoUBalancedFocalLoss, {**weights, **focal_arguments, "across_processes": across_processes}
+    )

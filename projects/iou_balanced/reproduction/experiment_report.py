@@ -1,0 +1,140 @@
+"""What the runs of an experiment show: numbers of each row, and differences to the first."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iou_balanced.analysis import Analysis, analyze
+from iou_balanced.analysis.run_folder import read_run_folder
+
+from . import run_files as files
+from .experiments import Experiment, Variation
+from .parse import RecordError
+
+METRICS = {
+    "iou": ("AP", "AP50", "AP75", "AP80", "AP90"),
+    "bofl": ("AP", "AP50", "AP75", "AP_tail", "AP_head"),
+}
+MOST_SEEDS = 100
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One row and the runs of it that have finished."""
+
+    row: Variation
+    """What was trained."""
+    folders: tuple[Path, ...]
+    """Of the runs, by seed."""
+    records: tuple[Mapping, ...]
+    """record.json of each."""
+
+
+def finished_rows(experiment: Experiment, output_dir: Path) -> list[Finished]:
+    """What has finished of each row, in the experiment's order; none is left out.
+
+    Args:
+        experiment: of `all_experiments`.
+        output_dir: of all runs.
+    """
+    found = []
+    for row in experiment.rows:
+        runs = experiment.runs(seeds=MOST_SEEDS, rows=[row.id])
+        folders = [run.folder(output_dir) for run in runs]
+        records = [files.read_json(folder / files.RECORD) for folder in folders]
+        pairs = [(f, r) for f, r in zip(folders, records, strict=True) if r]
+        found.append(
+            Finished(row, tuple(f for f, _ in pairs), tuple(record for _, record in pairs))
+        )
+    return found
+
+
+def analyze_experiment(experiment: Experiment, output_dir: Path, **options) -> Analysis:
+    """The paired comparison of all rows that have finished, the baseline first.
+
+    Args:
+        experiment: of `all_experiments`.
+        output_dir: of all runs.
+        options: of `iou_balanced.analysis.analyze`.
+
+    Raises:
+        RecordError: no run of the baseline has finished.
+        OSError: a run's files are not there.
+        ValueError: they are not what they should be.
+    """
+    rows = [x for x in finished_rows(experiment, output_dir) if x.folders]
+    if not rows or rows[0].row != experiment.rows[0]:
+        raise RecordError(f"{experiment.id}: no run of {experiment.rows[0].id!r} has finished")
+    inputs = {x.row.name: [read_run_folder(folder) for folder in x.folders] for x in rows}
+    first = inputs[rows[0].row.name][0]
+    return analyze(
+        first.read_ground_truth(),
+        {name: [str(one.detections) for one in members] for name, members in inputs.items()},
+        train_counts=first.class_counts,
+        **options,
+    )
+
+
+def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis: Analysis) -> dict:
+    """What benchmarks/records holds of it: a line for each row, and how it was measured.
+
+    A cell of the first row is a number in percent, the mean over its seeds; of the others, the
+    difference to it with its interval.
+
+    Args:
+        experiment: of `all_experiments`.
+        rows: as `finished_rows` gives them.
+        analysis: of them.
+    """
+    metrics = [m for m in METRICS[experiment.paper] if m in analysis.runs[analysis.first]]
+    lines = [
+        [x.row.name, *_seeds(x), *(_cell(x, metric, analysis) for metric in metrics)] for x in rows
+    ]
+    done = [record for x in rows for record in x.records]
+    return {
+        "name": experiment.id.replace("/", "_"),
+        "reported_in": sorted({record["git"]["commit"][:7] for record in done}),
+        "date": max(record["finished"] for record in done)[:10],
+        "hardware": sorted({record["hardware"]["cpu"] for record in done}),
+        "versions": done[0]["versions"],
+        "settings": " ".join(experiment.data_overrides),
+        "draws": analysis.settings["draws"],
+        "confidence": analysis.settings["confidence"],
+        "verdict": analysis.verdict,
+        "differences": {
+            x.row.id: {
+                metric: {k: round(found[k], 3) for k in ("value", "low", "high")}
+                for metric, found in analysis.differences[x.row.name].items()
+                if metric in metrics
+            }
+            for x in rows
+            if x.row.name in analysis.differences
+        },
+        "runs": [
+            {
+                "row": x.row.id,
+                "seed": record["seed"],
+                "metrics": record["metrics"],
+                "seconds": record["seconds"],
+                "command": record["command"],
+            }
+            for x in rows
+            for record in x.records
+        ],
+        "columns": ["losses", "seeds", *metrics],
+        "rows": lines,
+    }
+
+
+def _seeds(x: Finished) -> list[str]:
+    return [", ".join(str(record["seed"]) for record in x.records) or "-"]
+
+
+def _cell(x: Finished, metric: str, analysis: Analysis) -> str:
+    if not x.records:
+        return "not run"
+    if x.row.name == analysis.first:
+        return f"{statistics.fmean(r['metrics'][metric] for r in x.records):.1f}"
+    found = analysis.differences[x.row.name][metric]
+    return f"{found['value']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
