@@ -99,7 +99,8 @@ def test_a_list_in_the_place_of_keys():
 
 
 def test_every_option_of_train_is_tried():
-    of_others = {"train.init_classes"}  # see test_class_mapping.py
+    # See test_class_mapping.py, test_repeat_sampling.py and test_logit_adjustment.py.
+    of_others = {"train.init_classes", "train.repeat_threshold", "train.logit_adjustment"}
     assert {f"train.{key}" for key in TRAIN_OPTIONS} <= set(BAD) | of_others
 
 

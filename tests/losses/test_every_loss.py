@@ -42,9 +42,16 @@ def weighted_focal(logits, *args, **kwargs):
     return L.iou_balanced_focal_loss(logits, *args, class_weight=weight, **kwargs)
 
 
+RATIO = torch.tensor([0.8, 1.0, 0.9, 0.95])
 PLAIN = {
     "focal": L.sigmoid_focal_loss,
     "cross_entropy": lambda *args, **kwargs: L.SoftmaxCrossEntropyLoss(**kwargs)(*args),
+    "equalized_focal": lambda *args, **kwargs: L.equalized_focal_loss(*args, RATIO, **kwargs),
+    "equalization_v2 focal": lambda *args, **kw: L.equalization_loss_v2(*args, RATIO, **kw),
+    "module equalized_focal": lambda *args, **kw: L.EqualizedFocalLoss(**kw)(*args),
+    "module equalization_v2 focal": lambda *args, **kw: L.EqualizationLossV2(**kw)(*args),
+    "seesaw cross_entropy": lambda *args, **kw: L.seesaw_loss(*args, 10 * RATIO, **kw),
+    "module seesaw cross_entropy": lambda *args, **kw: L.SeesawLoss(**kw)(*args),
     "smooth_l1": lambda *args, **kwargs: L.SmoothL1Loss(beta=0.1, **kwargs)(*args),
     "boxes GIoU": lambda *args, **kwargs: L.GIoULoss(**kwargs)(*args),
     "boxes DIoU": lambda *args, **kwargs: L.DIoULoss(**kwargs)(*args),

@@ -42,6 +42,11 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     check_nodes(cfg)
     if not eval_only:
         check_training_nodes(cfg)
+        if cfg.train.logit_adjustment is not None:
+            raise UserError(
+                "train.logit_adjustment is for a trained model: give it with --eval-only, or to "
+                "tools/predict.py"
+            )
     check_device(torch.device(cfg.train.device))
     _check_batch_size(cfg)
     check_canvas(cfg)

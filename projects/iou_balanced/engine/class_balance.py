@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -52,6 +52,8 @@ class ClassBalanceHook(HookBase):
         period: in iterations.
         config_key: called with a module's name and one of its arguments; returns the key of the
             config that messages are to name.
+        columns: what else the table of the classes shows, K numbers by header, also where the
+            model weighs no classes; of `repeat_columns`, for example.
 
     Raises:
         UserError: a module has no counts, or none of a class and no floor.
@@ -64,7 +66,9 @@ class ClassBalanceHook(HookBase):
         *,
         period: int = 20,
         config_key: Callable[[str, str], str] = lazy_config_key,
+        columns: Mapping[str, Sequence[float]] | None = None,
     ):
+        self._columns = columns
         self._modules = class_balances(getattr(model, "module", model))
         self._period, self._config_key = period, config_key
         self._counts = class_counts
@@ -76,12 +80,14 @@ class ClassBalanceHook(HookBase):
         tables = set()  # the stages of a cascade have the same one
         for name, module in self._modules.items():
             weights = module.final_weights(self.trainer.max_iter).tolist()
-            text = _describe(module, self._counts, weights)
+            text = _describe(module, self._counts, weights, self._columns)
             if text not in tables:
                 logger.info("Class weights of %s at the end of the training:\n%s", name, text)
                 key = self._config_key(name, "intensity")
                 _warn(key, module, weights, self._class_names(len(weights)))
             tables.add(text)
+        if self._columns and self._counts is not None and not self._modules:
+            logger.info("Classes as they are sampled:\n%s", self._counts.table(more=self._columns))
 
     def before_step(self) -> None:
         for module in self._modules.values():
@@ -137,10 +143,15 @@ def _give_counts(
         raise UserError(f"{key('')}, data set {counts.name}: {e}") from e
 
 
-def _describe(module: ClassBalance, counts: ClassCounts | None, weights: list[float]) -> str:
+def _describe(
+    module: ClassBalance,
+    counts: ClassCounts | None,
+    weights: list[float],
+    columns: Mapping[str, Sequence[float]] | None,
+) -> str:
     if counts is None:
         return ", ".join(f"{w:.3g}" for w in weights)
-    return counts.table(module.alpha.tolist(), weights)
+    return counts.table(module.alpha.tolist(), weights, columns)
 
 
 def _warn(key: str, module: ClassBalance, weights: list[float], names: Sequence[str]) -> None:
@@ -178,7 +189,7 @@ def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
         ignore_difficult = bool(OmegaConf.select(cfg.dataloader, "train.mapper.ignore_difficult"))
         counts = ClassCounts.from_dicts(
             dataset, classes, name=" + ".join(names), ignore_difficult=ignore_difficult
-        )
+        ).with_fractal_dimensions(dataset, ignore_difficult=ignore_difficult)
     if ignore_difficult and not sum(counts.instances):
         raise UserError(
             f"data set {counts.name}: no box to train on, because all are difficult or crowds and "

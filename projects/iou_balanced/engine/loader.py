@@ -13,6 +13,8 @@ from iou_balanced.data.image_reading import NamedErrors, install_reader
 
 from .config import accepts, locate_target
 from .errors import UserError
+from .repeat_sampling import KEY as REPEAT_KEY
+from .repeat_sampling import repeat_sampler
 
 
 class ContinuingSampler(TrainingSampler):
@@ -81,6 +83,9 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
         cfg: a LazyConfig.
         start_iter: iterations that were done before.
         dataset: what `read_train_dataset` gave, which saves reading it again.
+
+    Raises:
+        UserError: train.repeat_threshold does not go with the rest of the loader.
     """
     node, seed = cfg.dataloader.train, cfg.train.seed
     if seed >= 0 and start_iter:
@@ -92,7 +97,20 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
     kwargs = {name: instantiate(value) for name, value in node.items() if name not in known}
     if dataset is not None:
         kwargs["dataset"] = dataset
-    if (
+    threshold = cfg.train.repeat_threshold
+    if threshold is not None:
+        if not accepts(target, "sampler") or kwargs.get("sampler") is not None:
+            raise UserError(
+                f"{REPEAT_KEY}={threshold} is a sampler, but dataloader.train has one of its own, "
+                "or takes none: give one of them"
+            )
+        kwargs["sampler"] = repeat_sampler(
+            kwargs.get("dataset"),
+            threshold,
+            seed=seed if seed >= 0 else None,
+            start=start_iter * kwargs["total_batch_size"],
+        )
+    elif (
         accepts(target, "sampler")
         and kwargs.get("sampler") is None
         and isinstance(kwargs.get("dataset"), list)

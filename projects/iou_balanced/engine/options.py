@@ -126,6 +126,28 @@ TRAIN_OPTIONS = {
     # Keeps model_best.pth; metric None: no best checkpoint.
     "best_checkpoint.metric": Option(None, or_null(METRIC, "no best checkpoint")),
     "best_checkpoint.mode": Option("max", one_of("max", "min")),
+    # Repeat-factor sampling: images with a class that fewer than this share of all images show come
+    # more often. None: all equally often.
+    "repeat_threshold": Option(
+        None,
+        or_null(
+            Rule(
+                lambda x: _is_finite(x) and 0 < x <= 1, "a share of the images, above 0 and up to 1"
+            ),
+            "none",
+        ),
+    ),
+    # With --eval-only and in tools/predict.py: a call, see iou_balanced.modeling.PriorAdjustment.
+    "logit_adjustment": Option(
+        None,
+        or_null(
+            Rule(
+                lambda x: isinstance(x, DictConfig) and "_target_" in x,
+                "a call (train.logit_adjustment._target_=iou_balanced.modeling.PriorAdjustment)",
+            ),
+            "none",
+        ),
+    ),
     "progress_bar": Option(True, FLAG),
     # Writes report.html into output_dir at the end.
     "report": Option(True, FLAG),

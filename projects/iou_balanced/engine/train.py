@@ -42,6 +42,8 @@ from .lazy_class_names import (
     training_classes,
 )
 from .loader import build_test_loader, build_train_loader, prepare_masks, read_train_dataset
+from .logit_adjustment import adjust_for_evaluation
+from .repeat_sampling import repeat_columns
 from .report import write_report
 from .scaling import scale_to_batch_size
 from .trainer import LazyLoader, Trainer
@@ -130,6 +132,9 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     # After the data set was read, which for some of Detectron2's own tells the names.
     classes = training_classes(cfg)
     counts = count_classes(cfg, dataset)
+    columns = None
+    if cfg.train.repeat_threshold is not None and counts is not None:
+        columns = repeat_columns(dataset, cfg.train.repeat_threshold, counts)
     # Evaluations group the classes by it, also those of a run without class weights.
     counts_file = os.path.join(cfg.train.output_dir, COUNTS_FILE)
 
@@ -165,7 +170,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
         [
             hooks.IterationTimer(),
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            ClassBalanceHook(model, counts, period=cfg.train.log_period),
+            ClassBalanceHook(model, counts, period=cfg.train.log_period, columns=columns),
             ResumeStateHook(model),
             hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
             hooks.EvalHook(
@@ -230,6 +235,7 @@ def main(args) -> dict:
     extra = load_for_evaluation(model, cfg)
     classes = evaluated_classes(cfg, names_in(extra))
     folders = [os.path.dirname(cfg.train.init_checkpoint), cfg.train.output_dir]
+    adjust_for_evaluation(cfg, model, folders, classes.names)
     results = do_test(cfg, model, counts_folders=folders, class_names=classes.names)
     if results and comm.is_main_process():
         record = {**flatten_results_dict(results), "checkpoint": cfg.train.init_checkpoint}

@@ -1,6 +1,7 @@
 """The detector of a LazyConfig."""
 
 import copy
+import os
 from collections.abc import Sequence
 
 import torch
@@ -13,6 +14,7 @@ from iou_balanced.engine.checkpoint import load_trained
 from iou_balanced.engine.checks import check_canvas, check_device, instantiate_model
 from iou_balanced.engine.class_names import class_names_of, names_in
 from iou_balanced.engine.lazy_class_names import data_set_names, default_class_names
+from iou_balanced.engine.logit_adjustment import adjust_for_evaluation
 
 from .detector import Detector, fitting, plain
 from .input_images import InputImages
@@ -28,8 +30,9 @@ def load_lazy(
     images = lazy_images(cfg)
     model = instantiate_model(cfg).to(device).eval()
     extra = load_trained(model, weights, key="weights=")
-    names = names_in(extra) or _names_of_data_sets(cfg)
-    return Detector(model, images, fitting(names, model), torch.device(device), model)
+    names = fitting(names_in(extra) or _names_of_data_sets(cfg), model)
+    adjust_for_evaluation(cfg, model, [os.path.dirname(weights), cfg.train.output_dir], names)
+    return Detector(model, images, names, torch.device(device), model)
 
 
 def read_lazy(config: str | DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from iou_balanced.engine import UserError
+from iou_balanced.engine.logit_adjustment import put_adjustment
 from iou_balanced.formats.image_files import check_pixel_range
+from iou_balanced.modeling import LogitAdjustment
 
 from .detector import Detector, load_detector
 from .input_images import check_order
@@ -42,6 +44,9 @@ class Predictor:
             the test set of a LazyConfig says, or else they are refused.
         precision: "float32", or "float16" or "bfloat16" for autocast.
         overrides: `key=value` for the config, as of tools/train_net.py.
+        logit_adjustment: scores adjusted by the frequencies of the classes, such as
+            `iou_balanced.modeling.PriorAdjustment(tau=0.5)`; with the class counts beside the
+            weights, unless it has some. A LazyConfig has `train.logit_adjustment` for it, too.
 
     Attributes:
         class_names: in the order of `pred_classes`: the checkpoint's, or where it has none those
@@ -65,6 +70,7 @@ class Predictor:
         precision: str = "float32",
         pixel_range=None,
         overrides: Sequence[str] = (),
+        logit_adjustment: LogitAdjustment | None = None,
     ):
         check_order(image_format, "image_format")
         if precision not in PRECISIONS:
@@ -81,7 +87,20 @@ class Predictor:
                 f"Expected argument `precision` to be 'float32' with {weights}, but got "
                 f"{precision!r}: an .onnx file has the precision that it has"
             )
+        if logit_adjustment is not None and is_onnx(weights):
+            raise ValueError(
+                f"Expected argument `logit_adjustment` to be None with {weights}: it has to be "
+                "there when the file is exported"
+            )
         self._detector = _load(config, weights, device=device, overrides=overrides)
+        if logit_adjustment is not None:
+            put_adjustment(
+                logit_adjustment,
+                self._detector.model,
+                [os.path.dirname(weights)],
+                self._detector.class_names,
+                key="logit_adjustment",
+            )
         self.images = self._detector.images
         if pixel_range is not None:
             self.images.pixel_range = check_pixel_range(pixel_range)

@@ -7,6 +7,7 @@ Shapes: N images, R anchors or points, K foreground classes, P positives, M samp
 from .balance_oriented import BalanceOriented
 from .box_iou import elementwise_box_iou
 from .class_balance import ClassBalance
+from .class_statistics import ClassStatistics
 from .class_tables import ClassWeights
 from .closed_forms import (
     bounded_iou_center,
@@ -24,6 +25,8 @@ from .cross_entropy import (
     SoftmaxCrossEntropyLoss,
     iou_balanced_cross_entropy,
 )
+from .equalization_v2 import EqualizationLossV2, equalization_loss_v2
+from .equalized_focal import EqualizedFocalLoss, equalized_focal_loss
 from .focal import (
     IoUBalancedFocalLoss,
     SigmoidFocalLoss,
@@ -57,9 +60,11 @@ from .reweighting import (
     balance_oriented_weights,
     effective_number_weights,
     inverse_frequency_weights,
+    power_frequency_weights,
     tail_classes,
 )
 from .schedules import ConstantSchedule, LinearSchedule, linear_schedule
+from .seesaw import SeesawLoss, seesaw_loss
 from .smooth_l1 import IoUBalancedSmoothL1Loss, SmoothL1Loss, iou_balanced_smooth_l1_loss
 from .task_aligned import TaskAlignedBCELoss, task_aligned_bce_loss
 from .varifocal import VarifocalLoss, varifocal_loss
@@ -69,11 +74,14 @@ __all__ = [
     "CIoULoss",
     "ClassBalance",
     "ClassBalanced",
+    "ClassStatistics",
     "ClassWeights",
     "ConstantSchedule",
     "CorrelationLoss",
     "DIoULoss",
     "Equalization",
+    "EqualizationLossV2",
+    "EqualizedFocalLoss",
     "GIoULoss",
     "IoUAwareBCELoss",
     "IoUBalancedCIoULoss",
@@ -89,6 +97,7 @@ __all__ = [
     "MatchabilityAwareLoss",
     "PenaltyReducedFocalLoss",
     "QualityFocalLoss",
+    "SeesawLoss",
     "SigmoidFocalLoss",
     "SmoothL1Loss",
     "SoftmaxCrossEntropyLoss",
@@ -105,6 +114,8 @@ __all__ = [
     "diou_loss",
     "effective_number_weights",
     "elementwise_box_iou",
+    "equalization_loss_v2",
+    "equalized_focal_loss",
     "giou_loss",
     "inverse_frequency_weights",
     "iou_aware_bce_loss",
@@ -117,7 +128,9 @@ __all__ = [
     "linear_schedule",
     "matchability_aware_loss",
     "penalty_reduced_focal_loss",
+    "power_frequency_weights",
     "quality_focal_loss",
+    "seesaw_loss",
     "sigmoid_focal_loss",
     "smooth_l1_gradient",
     "smooth_l1_gradient_bound_center",

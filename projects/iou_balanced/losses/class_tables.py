@@ -58,7 +58,7 @@ def expand_tables(
         )
     if class_weight.is_one_table:
         return expand_tables(class_weight.own, num_classes, num_images)
-    return ClassWeights(
+    tables = ClassWeights(
         *(
             None
             if table is None
@@ -66,6 +66,36 @@ def expand_tables(
             for name, table in zip(ClassWeights._fields, class_weight, strict=True)
         )
     )
+    if class_weight.other is class_weight.background:  # one table is read once
+        return tables._replace(background=tables.other)
+    return tables
+
+
+def multiply_tables(weights: ClassWeights, own: Tensor, rest: Tensor) -> ClassWeights:
+    """Tables with the factors of a loss in them, without gradient.
+
+    Args:
+        weights: as `expand_tables` returns them.
+        own: (K,) factor of each positive's own element.
+        rest: (K,) of all others; the same tensor as `own` where all of a column have one factor.
+    """
+
+    def times(table: Tensor | None, factor: Tensor) -> Tensor | None:
+        return factor.detach() if table is None else _one_or_by_image(table * factor.detach())
+
+    if own is rest and weights.own is weights.other and weights.own is weights.background:
+        return ClassWeights(*[times(weights.own, own)] * 3, row=_one_or_by_image(weights.row))
+    background = times(weights.background, rest)
+    same = weights.other is weights.background
+    other = background if same else times(weights.other, rest)
+    return ClassWeights(
+        times(weights.own, own), other, background, row=_one_or_by_image(weights.row)
+    )
+
+
+def _one_or_by_image(table: Tensor | None) -> Tensor | None:
+    """A table as a loss takes it, from one of `expand_tables`: (K,) or (N, K)."""
+    return table[0] if table is not None and len(table) == 1 else table
 
 
 def _expand(name: str, table: Tensor, columns: int, num_images: int | None) -> Tensor:

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import check_flags, check_fraction
+from .checks import check_exponents, check_flags, check_fraction
 from .class_balance import ClassBalance
 from .class_tables import ClassWeights
 from .reweighting import (
     effective_number_weights,
     inverse_frequency_weights,
+    power_frequency_weights,
     schedule_weights,
     tail_classes,
 )
@@ -33,6 +34,8 @@ class ClassBalanced(ClassBalance):
         normalize: scale the weights of Eq. 2 to the sum K, as the authors of CBL do. Eq. 5 has a
             scale of its own, weight 1 for an instance on average, so that "+approx." also changes
             the scale.
+        power: in the place of `beta`, which then does not count: (1 / n)^power with the mean 1; see
+            `power_frequency_weights`. With per_sample=False it is Ultralytics' `cls_pw`.
         per_sample: Eq. 1: a positive's weight multiplies its whole row of class scores, and
             background rows have weight 1. False is Eq. 6: each class's weight multiplies its
             column, background included.
@@ -49,6 +52,7 @@ class ClassBalanced(ClassBalance):
         num_classes: int,
         beta: float | None = 0.9999,
         normalize: bool = True,
+        power: float | None = None,
         per_sample: bool = True,
         schedule: Schedule | None = None,
         intensity: float = 1.0,
@@ -66,7 +70,10 @@ class ClassBalanced(ClassBalance):
         inverse_frequency_weights([1], floor=floor)
         if beta is not None:
             effective_number_weights([1], beta)
+        if power is not None:
+            check_exponents(power=power)
         self.beta, self.normalize, self.per_sample = beta, normalize, per_sample
+        self.power = power
         self.floor = floor
         if class_counts is not None:
             self.set_class_counts(class_counts)
@@ -74,13 +81,15 @@ class ClassBalanced(ClassBalance):
     def count_weights(
         self, class_counts: Sequence[int] | None, image_counts: Sequence[int] | None
     ) -> Tensor:
-        """(K,) alpha of Eq. 2 or 5.
+        """(K,) alpha of Eq. 2 or 5, or by `power`.
 
         Raises:
             ValueError: the counts are None or make no sense; see `ClassBalance.count_weights`.
         """
         if class_counts is None:
             raise ValueError("Expected argument `class_counts`, instances by class, but got None")
+        if self.power is not None:
+            return power_frequency_weights(class_counts, self.power, floor=self.floor)
         if self.beta is None:
             return inverse_frequency_weights(class_counts, floor=self.floor)
         return effective_number_weights(
@@ -99,7 +108,7 @@ class ClassBalanced(ClassBalance):
     def extra_repr(self) -> str:
         return (
             f"{super().extra_repr()}, beta={self.beta}, normalize={self.normalize}, "
-            f"per_sample={self.per_sample}, floor={self.floor}"
+            f"power={self.power}, per_sample={self.per_sample}, floor={self.floor}"
         )
 
 

@@ -4,7 +4,7 @@ Shapes: M samples, K foreground classes, P positives; background is the last col
 detector: N images, Ri anchors of level i, R of all levels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -24,8 +24,17 @@ from .fused.positives import find
 from .iou_weights import iou_ratio_weights
 
 
-def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[Tensor, int]:
+def cross_entropy_terms(
+    pred_logits: Tensor | Sequence[Tensor],
+    gt_labels: Tensor,
+    change: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[Tensor, int]:
     """Cross entropy of each sample, of the labels' shape, 0 where ignored; and K.
+
+    Args:
+        pred_logits: (M, K + 1), or one (N, Ri, K + 1) a level.
+        gt_labels: (M,), or (N, R).
+        change: from logits (M, K + 1), float32 at least, and labels (M,), to other logits.
 
     Raises:
         ValueError: a shape, a dtype or a label on a CPU is not what the losses take.
@@ -46,19 +55,25 @@ def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[T
         whole = (shapes[0][0], sum(s[1] for s in shapes), shapes[0][2])
         check_labels(levels[0].new_empty(1).expand(whole), gt_labels, shapes[0][2] - 1)
         labels = gt_labels.split([s[1] for s in shapes], dim=1)
-    terms = [
-        F.cross_entropy(
-            upcast(x).flatten(0, -2), y.flatten().long(), ignore_index=-1, reduction="none"
-        ).view_as(y)
-        for x, y in zip(levels, labels, strict=True)
-    ]
+    terms = []
+    for x, y in zip(levels, labels, strict=True):
+        flat, target = upcast(x).flatten(0, -2), y.flatten().long()
+        flat = flat if change is None else change(flat, target)
+        term = F.cross_entropy(flat, target, ignore_index=-1, reduction="none")
+        terms.append(term.view_as(y))
     return terms[0] if len(terms) == 1 else torch.cat(terms, dim=1), shapes[0][-1] - 1
 
 
-def _sample_weights(
+def sample_weights(
     class_weight: Tensor | ClassWeights, gt_labels: Tensor, num_classes: int, dtype: torch.dtype
 ) -> Tensor:
     """The weight of each sample's label, of the labels' shape; background (and ignored): 1.
+
+    Args:
+        class_weight: see `iou_balanced_cross_entropy`.
+        gt_labels: (M,) or (N, R).
+        num_classes: K.
+        dtype: of the result.
 
     Raises:
         ValueError: the tables do not weigh whole rows, or are of other shapes.
@@ -118,10 +133,10 @@ def iou_balanced_cross_entropy(
     """
     check_reduction(reduction)
     check_exponents(eta=eta)
-    terms, num_classes = _terms(pred_logits, gt_labels)
+    terms, num_classes = cross_entropy_terms(pred_logits, gt_labels)
     if class_weight is not None:
         # No gradient flows into a weight.
-        terms = terms * _sample_weights(class_weight, gt_labels, num_classes, terms.dtype)
+        terms = terms * sample_weights(class_weight, gt_labels, num_classes, terms.dtype)
     if eta != 0:
         is_positive = (gt_labels >= 0) & (gt_labels < num_classes)
         given = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)

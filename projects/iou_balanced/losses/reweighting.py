@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .checks import check_fraction, is_number
+from .checks import check_exponents, check_fraction, is_number
 
 HATS = ("base", "power")
 
@@ -66,6 +66,29 @@ def effective_number_weights(
     # 1 - beta^n without cancellation: beta is close to 1, and n may be small.
     alpha = (1 - beta) / -torch.expm1(counts * math.log(beta))
     return alpha * (len(alpha) / alpha.sum()) if normalize else alpha
+
+
+def power_frequency_weights(
+    counts: Sequence[float] | Tensor, power: float, *, floor: float | None = None
+) -> Tensor:
+    """(1 / n_i)^power, scaled to the mean 1: what Ultralytics calls `cls_pw` (their #23565).
+
+    Args:
+        counts: (K,); see `inverse_frequency_weights`.
+        power: from 0 on; 0 gives 1 for every class, and 1 the inverse frequency of Eq. 5 at
+            another scale: there an instance weighs 1 on average, and here a class.
+        floor: see `inverse_frequency_weights`.
+
+    Returns:
+        (K,) float64.
+
+    Raises:
+        ValueError: as `inverse_frequency_weights`, or the power is not as above.
+    """
+    check_exponents(power=power)
+    counts = _floored(_check_counts(counts, floor), floor)
+    alpha = (counts / counts.min()) ** -power  # relative, against underflow
+    return alpha / alpha.mean()
 
 
 def schedule_weights(alpha: Tensor, progress: float, intensity: float = 1.0) -> Tensor:

@@ -21,6 +21,12 @@ from iou_balanced.modeling.yaml.losses import add_iou_balanced_config
 
 from .fcos import BalancedFCOS
 from .group_norm import HeadGroupNorm
+from .logit_adjustment import (
+    FractalAdjustment,
+    LogitAdjustment,
+    PriorAdjustment,
+    adjust_logits,
+)
 from .normalizer import LossNormalizer
 from .retinanet import BalancedRetinaNet
 
@@ -38,12 +44,16 @@ __all__ = [
     "FoveaBox",
     "FoveaBoxHead",
     "FoveaBoxTransform",
+    "FractalAdjustment",
     "HeadGroupNorm",
+    "LogitAdjustment",
     "LossNormalizer",
+    "PriorAdjustment",
     "SSDHead",
     "add_centernet_config",
     "add_class_balance_config",
     "add_iou_balanced_config",
+    "adjust_logits",
     "balance",
     "match_default_boxes",
     "ssd_box_sizes",

@@ -8,6 +8,8 @@ from iou_balanced.losses import (
     CIoULoss,
     CorrelationLoss,
     DIoULoss,
+    EqualizationLossV2,
+    EqualizedFocalLoss,
     GIoULoss,
     IoUAwareBCELoss,
     IoUBalancedCIoULoss,
@@ -20,6 +22,7 @@ from iou_balanced.losses import (
     MatchabilityAwareLoss,
     PenaltyReducedFocalLoss,
     QualityFocalLoss,
+    SeesawLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
@@ -47,9 +50,9 @@ QUALITY = (
     CorrelationLoss,
 )
 """Those with the IoU in a target of each class."""
-SIGMOID = (*FOCAL[:2], *QUALITY)
+SIGMOID = (*FOCAL[:2], *QUALITY, EqualizedFocalLoss, EqualizationLossV2)
 """Those with a term for each class, and no background column."""
-_OF_LABELS = (*SIGMOID, *CROSS_ENTROPY[:2])
+_OF_LABELS = (*SIGMOID, *CROSS_ENTROPY[:2], SeesawLoss)
 _OF_HEATMAPS = PENALTY_REDUCED[:2]
 
 BOX_FAMILIES = {
@@ -88,11 +91,17 @@ def check_modules(**losses: nn.Module) -> None:
             raise ValueError(f"Expected argument `{name}` to be a module, but got {loss!r}")
 
 
-def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool) -> None:
-    """Refuse a classification loss of ours that is called with the other kind of targets.
+def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool, by_softmax: bool = False) -> None:
+    """Refuse a classification loss of ours that is called with other targets or logits.
+
+    Args:
+        cls_loss: of a detector.
+        on_heatmaps: whether its targets are heat maps, and not labels.
+        by_softmax: whether its logits have a background column.
 
     Raises:
-        ValueError: it takes class labels where the detector has a heat map, or the reverse.
+        ValueError: it takes class labels where the detector has a heat map, or the reverse; or it
+            is a softmax loss where the detector has no background column.
     """
     if type(cls_loss) in (_OF_LABELS if on_heatmaps else _OF_HEATMAPS):
         kinds = ("heat maps", _OF_HEATMAPS), ("class labels", FOCAL[:2])
@@ -102,3 +111,27 @@ def check_cls_loss(cls_loss: nn.Module, *, on_heatmaps: bool) -> None:
             f"{' and '.join(x.__name__ for x in examples)} are, but got "
             f"{type(cls_loss).__name__}, a loss of {other}"
         )
+    if getattr(cls_loss, "is_softmax", False) and not by_softmax:
+        raise ValueError(
+            "Expected argument `cls_loss` to be a sigmoid loss, because the detector has a logit "
+            "for each class and none for the background, but got "
+            f"{type(cls_loss).__name__}, a softmax loss"
+        )
+
+
+def tell_num_classes(cls_loss: nn.Module, num_classes: int) -> None:
+    """Tell a loss that keeps numbers for each class how many there are.
+
+    Raises:
+        ValueError: it was made for another number.
+    """
+    tell = getattr(cls_loss, "set_num_classes", None)
+    if tell is None:
+        return
+    try:
+        tell(num_classes)
+    except ValueError as e:
+        raise ValueError(
+            f"Expected argument `cls_loss` to have num_classes={num_classes}, as the model, or "
+            f"None: {e}"
+        ) from e

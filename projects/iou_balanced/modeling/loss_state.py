@@ -49,9 +49,10 @@ def warn_if_state_was_lost(model: nn.Module) -> None:
     fresh = all(value is None for state in states.values() for value in state.values())
     if storage is not None and storage.iter > 0 and states and fresh:
         logger.warning(
-            "Training goes on at iteration %d without the state of %s: moving averages and a w_loc "
-            "of 'auto' start afresh. Register iou_balanced.engine.ResumeStateHook(model) with the "
-            "trainer before resume_or_load, or use tools/train_net.py.",
+            "Training goes on at iteration %d without the state of %s: moving averages, a w_loc of "
+            "'auto' and statistics of the classes start afresh. Register "
+            "iou_balanced.engine.ResumeStateHook(model) with the trainer before resume_or_load, "
+            "or use tools/train_net.py.",
             storage.iter,
             ", ".join(states),
         )

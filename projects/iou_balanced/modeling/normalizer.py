@@ -9,7 +9,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from iou_balanced.losses import ClassBalance, IoUBalancedLocalization
+from iou_balanced.losses import ClassBalance, ClassStatistics, IoUBalancedLocalization
 from iou_balanced.losses.checks import check_flags, is_number
 from iou_balanced.losses.iou_weights import all_reduce_sum
 
@@ -125,7 +125,8 @@ def whole_batch(model: nn.Module, micro_batches: Sequence[list[dict]]) -> Iterat
     The divisor of a dense detector is known only after the last part, when the gradients of the
     others have been taken; and the losses may have several. So the positives, which do not depend
     on the weights, are counted first, and so are the objects of each class where a class weight
-    depends on several images. A w_loc of "auto" is measured over all parts.
+    depends on several images. A w_loc of "auto" is measured over all parts, and what a loss keeps
+    of the classes (`ClassStatistics`) takes in the batch at its end.
 
     Args:
         model: the detector, wrapped for several processes or not. With `count_positives` (see
@@ -150,9 +151,9 @@ def whole_batch(model: nn.Module, micro_batches: Sequence[list[dict]]) -> Iterat
         if isinstance(module, ClassBalance) and name not in modules:
             gt_classes = [x["instances"].gt_classes for x in chain(*micro_batches)]
             modules[name], counts[name] = module, module.batch_statistics(gt_classes, None)
-    box_losses = [x for x in model.modules() if isinstance(x, IoUBalancedLocalization)]
+    measuring = (IoUBalancedLocalization, ClassStatistics)
     with contextlib.ExitStack() as stack:
-        for module in box_losses:
+        for module in [x for x in model.modules() if isinstance(x, measuring)]:
             stack.enter_context(module.whole_batch())
         for name, module in modules.items():
             if not hasattr(module, "whole_batch"):

@@ -11,6 +11,8 @@ import math
 import sys
 from pathlib import Path
 
+from detectron2.structures import BoxMode
+
 from iou_balanced.formats.coco_file import CocoFile
 from iou_balanced.formats.findings import Findings
 
@@ -36,14 +38,28 @@ def count_json_file(json_file: str, findings: Findings | None = None) -> ClassCo
         raise ValueError(
             f"{json_file} is not COCO JSON with annotations: the file lacks 'annotations'"
         )
-    records = [{"file_name": image.file_name, "annotations": []} for image in file.images]
+    records = [
+        {
+            "file_name": image.file_name,
+            "width": image.width,
+            "height": image.height,
+            "annotations": [],
+        }
+        for image in file.images
+    ]
     for box in file.boxes():
-        annotation = {"category_id": box.category, "iscrowd": box.iscrowd}
+        annotation = {
+            "category_id": box.category,
+            "iscrowd": box.iscrowd,
+            "bbox": box.bbox,
+            "bbox_mode": BoxMode.XYWH_ABS,
+        }
         records[box.image]["annotations"].append(annotation)
     names = [category.name for category in file.categories]
     if findings is not None:
         findings.update(file.findings)
-    return ClassCounts.from_dicts(records, names, name=Path(json_file).stem)
+    counts = ClassCounts.from_dicts(records, names, name=Path(json_file).stem)
+    return counts.with_fractal_dimensions(records)
 
 
 def inverse_frequencies(instances: tuple[int, ...]) -> list[float]:

@@ -3,13 +3,14 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
 
 from iou_balanced.files import write_atomically
 
+from .fractal_dimension import centers_of, fractal_dimensions
 from .table import format_class_table
 
 _NUM_EXAMPLES = 3
@@ -33,12 +34,22 @@ class ClassCounts:
     """All images, those without boxes included."""
     name: str = ""
     """The data set's."""
+    fractal_dimensions: tuple[float, ...] | None = field(default=None, compare=False)
+    """(K,) how each class is spread over the images, see `with_fractal_dimensions`."""
 
     def __post_init__(self):
         # From lists or arrays too; as tuples they can be compared and cannot be changed.
         object.__setattr__(self, "class_names", tuple(str(name) for name in self.class_names))
-        for field in ("instances", "images"):
-            object.__setattr__(self, field, tuple(int(n) for n in getattr(self, field)))
+        for key in ("instances", "images"):
+            object.__setattr__(self, key, tuple(int(n) for n in getattr(self, key)))
+        if self.fractal_dimensions is not None:
+            numbers = tuple(float(x) for x in self.fractal_dimensions)
+            object.__setattr__(self, "fractal_dimensions", numbers)
+            if len(numbers) != len(self.class_names) or not all(x > 0 for x in numbers):
+                raise ValueError(
+                    "Expected argument `fractal_dimensions` to have a number above 0 for each of "
+                    f"the {len(self.class_names)} classes, but got {list(numbers)}"
+                )
         lengths = [len(self.class_names), len(self.instances), len(self.images)]
         if len(set(lengths)) > 1:
             raise ValueError(
@@ -97,6 +108,24 @@ class ClassCounts:
             name=name,
         )
 
+    def with_fractal_dimensions(
+        self, dataset_dicts: Sequence[dict], *, ignore_difficult: bool = False
+    ) -> "ClassCounts":
+        """The same counts with the box-counting dimension of each class's centres (FRACAL).
+
+        Args:
+            dataset_dicts: those that were counted.
+            ignore_difficult: see `from_dicts`.
+
+        Returns:
+            these counts as they are, where images have no size or boxes are rotated.
+        """
+        found = centers_of(dataset_dicts, ignore_difficult=ignore_difficult)
+        if found is None:
+            return self
+        numbers = fractal_dimensions(*found, len(self.class_names))
+        return replace(self, fractal_dimensions=tuple(numbers.tolist()))
+
     def save(self, path: str | os.PathLike) -> Path:
         """Write the counts as JSON, a line for each class; returns the path.
 
@@ -109,6 +138,8 @@ class ClassCounts:
                 self.class_names, self.instances, self.images, strict=True
             )
         ]
+        for row, number in zip(rows, self.fractal_dimensions or (), strict=False):
+            row["fractal_dimension"] = number
         lines = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
         text = (
             f'{{\n  "data_set": {json.dumps(self.name, ensure_ascii=False)},\n'
@@ -131,12 +162,16 @@ class ClassCounts:
             with open(path, encoding="utf-8") as file:
                 data = json.load(file)
             rows = data["classes"]
+            has_dimensions = bool(rows) and all("fractal_dimension" in row for row in rows)
             return cls(
                 class_names=[row["name"] for row in rows],
                 instances=[row["instances"] for row in rows],
                 images=[row["images"] for row in rows],
                 num_images=int(data["num_images"]),
                 name=str(data["data_set"]),
+                fractal_dimensions=[row["fractal_dimension"] for row in rows]
+                if has_dimensions
+                else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             what = f"lacks {error}" if isinstance(error, KeyError) else error
@@ -171,25 +206,30 @@ class ClassCounts:
             class_names=class_names,
             instances=[self.instances[k] for k in order],
             images=[self.images[k] for k in order],
+            fractal_dimensions=self.fractal_dimensions
+            and [self.fractal_dimensions[k] for k in order],
         )
 
     def table(
         self,
         alpha: Iterable[float] | None = None,
         final_weight: Iterable[float] | None = None,
+        more: Mapping[str, Iterable[float]] | None = None,
     ) -> str:
         """A table of all classes, the rarest first, under a line with the totals.
 
         Args:
             alpha: (K,) weights of Eq. 5 or 2, where there are any; NaN is shown as "-".
             final_weight: (K,) weights in force when the schedule has ended, likewise.
+            more: further columns of K numbers, by their headers.
 
         Raises:
             ValueError: they are not K.
         """
         headers = ["class", "instances", "images"]
         columns = [self.class_names, self.instances, self.images]
-        for header, values in (("alpha", alpha), ("final weight", final_weight)):
+        weights = {"alpha": alpha, "final weight": final_weight}
+        for header, values in {**weights, **(more or {})}.items():
             if values is None:
                 continue
             headers.append(header)

@@ -3,6 +3,8 @@
 Shapes: R sampled proposals over all images, K foreground classes, P positives.
 """
 
+import inspect
+
 import torch
 from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
@@ -11,9 +13,9 @@ from detectron2.modeling.roi_heads.fast_rcnn import _log_classification_stats
 from detectron2.structures import Instances
 from torch import Tensor, nn
 
-from iou_balanced.losses import SoftmaxCrossEntropyLoss
+from iou_balanced.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss
 from iou_balanced.modeling.class_weighting import check_class_balance, weights_by_row
-from iou_balanced.modeling.loss_families import SIGMOID
+from iou_balanced.modeling.loss_families import SIGMOID, tell_num_classes
 from iou_balanced.modeling.loss_state import event_storage, record_w_loc
 from iou_balanced.modeling.positives import Positives, call_loss, regression_loss
 
@@ -31,15 +33,17 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     Args:
         cls_loss: called with logits (R, K + 1), background last, labels (R,), and the
             positives' IoU (P,) where its `needs_pos_iou` is true; returns a sum. Softmax
-            cross entropy by default.
+            cross entropy by default. With `use_sigmoid_ce` a sigmoid loss, called with
+            logits (R, K): Detectron2's background column then stays untrained, as there.
         box_loss: called with deltas (P, 4), targets (P, 4), and IoU (P,) likewise, or with
             boxes where its `on_boxes` is true. By default what `box_reg_loss_type` and
             `smooth_l1_beta` say, which it excludes.
         class_balance: called in training with the classes of each image's objects, which
             `BalancedGeneralizedRCNN` passes on, and the labels of its sampled proposals;
             returns the `class_weight` of `cls_loss`. None: all classes weigh the same.
-        use_fed_loss, use_sigmoid_ce: have to be False; with the two after them they are
-            there because Detectron2's main branch passes them.
+        use_sigmoid_ce: score by sigmoid. Detectron2's main branch can, and v0.6 cannot. By
+            default `cls_loss` is then sigmoid cross entropy, its focal loss with gamma 0.
+        use_fed_loss: has to be False: federated loss stays Detectron2's own.
         input_shape, box2box_transform, num_classes:
             see `detectron2.modeling.roi_heads.FastRCNNOutputLayers`.
         test_score_thresh, test_nms_thresh, test_topk_per_image: likewise.
@@ -47,8 +51,9 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         loss_weight, get_fed_loss_cls_weights, fed_loss_num_classes: likewise.
 
     Raises:
-        ValueError: a sigmoid classification loss, rotated boxes, a loss whose reduction is
-            not "sum", or a box loss given twice.
+        ValueError: a classification loss that does not go with `use_sigmoid_ce`, which the
+            installed Detectron2 may lack; rotated boxes, a loss whose reduction is not "sum", or a
+            box loss given twice.
     """
 
     @configurable
@@ -73,12 +78,12 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         get_fed_loss_cls_weights=None,
         fed_loss_num_classes: int = 50,
     ):
-        for name, value in (("use_sigmoid_ce", use_sigmoid_ce), ("use_fed_loss", use_fed_loss)):
-            if value:
-                raise ValueError(
-                    f"Expected argument `{name}` to be False, because the classification loss "
-                    f"is `cls_loss`, a softmax over the K + 1 columns here, but got {value!r}"
-                )
+        if use_fed_loss:
+            raise ValueError(
+                "Expected argument `use_fed_loss` to be False, because the classification loss "
+                "is `cls_loss`, and federated loss is Detectron2's own, of its stock box head, but "
+                f"got {use_fed_loss!r}"
+            )
         super().__init__(
             input_shape,
             box2box_transform=box2box_transform,
@@ -90,16 +95,28 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             smooth_l1_beta=smooth_l1_beta,
             box_reg_loss_type=box_reg_loss_type,
             loss_weight=loss_weight,
+            **_by_sigmoid(use_sigmoid_ce),
         )
-        self.cls_loss = SoftmaxCrossEntropyLoss() if cls_loss is None else cls_loss
+        self.use_sigmoid_ce = bool(use_sigmoid_ce)
+        if cls_loss is None:
+            plain = SigmoidFocalLoss(alpha=-1.0, gamma=0.0)
+            cls_loss = plain if use_sigmoid_ce else SoftmaxCrossEntropyLoss()
+        self.cls_loss = cls_loss
         self.box_loss = choose_box_loss(box_loss, box_reg_loss_type, smooth_l1_beta)
         check_losses(
             self.cls_loss,
             self.box_loss,
             box2box_transform,
-            refused=SIGMOID,
-            reason="a softmax loss, because the box head scores by softmax at test time",
+            refused=() if use_sigmoid_ce else SIGMOID,
+            reason="a softmax loss, because the box head scores by softmax at test time unless "
+            "use_sigmoid_ce=True, of Detectron2's main branch",
         )
+        if use_sigmoid_ce and getattr(cls_loss, "is_softmax", False):
+            raise ValueError(
+                "Expected argument `cls_loss` to be a sigmoid loss, because use_sigmoid_ce=True "
+                f"scores by sigmoid, but got {type(cls_loss).__name__}"
+            )
+        tell_num_classes(self.cls_loss, num_classes)
         check_class_balance(class_balance, self.cls_loss, num_classes)
         self.class_balance = class_balance
         self.gt_classes: list[Tensor] | None = None
@@ -141,6 +158,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             class_weight = weights_by_row(
                 self.class_balance(self.gt_classes, by_image), [len(x) for x in by_image]
             )
+        if self.use_sigmoid_ce:  # background has no score of its own
+            pred_logits = pred_logits[:, :-1]
         loss_cls = call_loss(self.cls_loss, pred_logits, gt_classes, pos_iou, class_weight)
         record_w_loc(self.box_loss)
 
@@ -170,3 +189,19 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
             [(p.gt_boxes if p.has("gt_boxes") else p.proposal_boxes).tensor for p in proposals]
         )
         return Positives(pos_deltas, proposal_boxes[index], gt_boxes[index])
+
+
+def _by_sigmoid(use_sigmoid_ce: bool) -> dict[str, bool]:
+    """What Detectron2's constructor is told.
+
+    Raises:
+        ValueError: it scores by softmax only.
+    """
+    if not use_sigmoid_ce:
+        return {}
+    if "use_sigmoid_ce" not in inspect.signature(FastRCNNOutputLayers.__init__).parameters:
+        raise ValueError(
+            "Expected argument `use_sigmoid_ce` to be False, because this Detectron2 (v0.6) scores "
+            "boxes by softmax only, but got True: its main branch can score by sigmoid"
+        )
+    return {"use_sigmoid_ce": True}

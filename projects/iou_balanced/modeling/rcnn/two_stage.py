@@ -71,7 +71,8 @@ def choose_box_loss(box_loss: nn.Module | None, box_reg_loss_type: str, beta: fl
 def warn_at_first_call(stage: nn.Module) -> None:
     """`warn_if_state_was_lost` for a stage with `box_loss`, before its first batch counts."""
     if not stage.state_checked:
-        # Only a w_loc of "auto" is state; a number has nothing to lose.
-        if getattr(stage.box_loss, "w_loc", 0.0) is None:
+        # A w_loc of "auto" is state, a number has nothing to lose; and so are statistics.
+        has_statistics = hasattr(stage.cls_loss, "statistics")
+        if has_statistics or getattr(stage.box_loss, "w_loc", 0.0) is None:
             warn_if_state_was_lost(stage)
         stage.state_checked = True

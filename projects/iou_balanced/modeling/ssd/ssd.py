@@ -62,6 +62,8 @@ class SSD(InjectedLosses, DenseDetector):
             together; or a number makes no sense.
     """
 
+    by_softmax = True
+
     def __init__(
         self,
         *,
