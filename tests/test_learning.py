@@ -46,6 +46,8 @@ def test_learns_a_few_images_by_heart(config, tmp_path, datasets_root):
         "datasets.test.num_images=8",
         "datasets.train.image_size=64",
         "datasets.test.image_size=64",
+        "dataloader.train.total_batch_size=4",
+        "train.reference_batch_size=null",
         "train.max_iter=100",
         "train.eval_period=0",
         "train.best_checkpoint.metric=null",
