@@ -3,12 +3,14 @@
 import json
 import os
 import subprocess
+import sys
 from argparse import Namespace
 from pathlib import Path
 
 import torch
 
 from ..environments import run_fork
+from ..processes import START_METHOD
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/Digits/retinanet_small_iou_balanced.py")
@@ -48,14 +50,15 @@ def train_net(*arguments, config=CONFIG, launcher=(), timeout=300):
 
     Args:
         launcher: the command before it, for example `[sys.executable]`. Without one the process
-            and those that it starts are forks, for whom the imports are done.
+            and those that it starts are forks, for whom the imports are done; not with a GPU.
     """
     script = str(ROOT / "tools/train_net.py")
     arguments = ["--config-file", config, *arguments]
     changes = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    if not launcher:
+    if not launcher and START_METHOD == "fork":
         return run_fork(script, *arguments, env=changes, cwd=ROOT, timeout=timeout)
-    command, env = [*launcher, script, *arguments], {**os.environ, **changes}
+    command = [*(launcher or [sys.executable]), script, *arguments]
+    env = {**os.environ, **changes}
     return subprocess.run(
         command, capture_output=True, text=True, timeout=timeout, env=env, cwd=ROOT
     )

@@ -13,7 +13,7 @@ from detectron2.utils.events import EventStorage
 from iou_balanced.engine import UserError, launch
 from iou_balanced.engine.train import wrap_distributed
 
-from ..processes import run_in_two_processes
+from ..processes import START_METHOD, run_in_two_processes
 from .helpers import TINY, load_checkpoint, read_metrics, tiny_config, train_net
 
 # Positives of all images but the last; the process with it alone has none.
@@ -81,7 +81,8 @@ def work(rank):
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    return run_in_two_processes(work, tmp_path_factory.mktemp("gradients"))[1]
+    folder = tmp_path_factory.mktemp("gradients")
+    return run_in_two_processes(work, folder, START_METHOD)[1]
 
 
 def difference(two, case) -> float:

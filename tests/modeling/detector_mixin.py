@@ -91,11 +91,13 @@ class DetectorMixin:
 
     @pytest.fixture(scope="class")
     def built(self):
-        return build(self.config())
+        return build(self.config()), torch.get_rng_state()
 
     @pytest.fixture
     def model(self, built):
-        return copy.deepcopy(built)
+        model, state = built
+        torch.set_rng_state(state)
+        return copy.deepcopy(model)
 
     def test_every_parameter_gets_its_gradient(self, model):
         losses = training_step(model, [make_input(), make_input(BOXES[:1], CLASSES[:1])])

@@ -47,7 +47,11 @@ def write_report(cfg: DictConfig, *, eval_only: bool = False) -> list[str]:
 
 
 def evaluation_times(cfg: CfgNode) -> dict[str, float]:
-    """When each folder of a yaml config's evaluators was last written to, of those that were."""
+    """When each folder of a yaml config's evaluators was last written to, of those that were.
+
+    Args:
+        cfg: of the run.
+    """
     inputs = {folder: find_inputs(folder) for folder in _yaml_folders(cfg)}
     return {folder: path.stat().st_mtime for folder, path in inputs.items() if path}
 
