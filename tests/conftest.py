@@ -20,6 +20,8 @@ torch.set_num_threads(1)
 # What is quick and basic comes first, so that a mistake there is said before the trainings start.
 ORDER = ("losses", "formats", "geometry", "analysis", "data", "modeling", "backbones")
 ORDER += ("evaluation", "reproduction", "test_", "engine", "inference")
+# With --dist loadfile a file's tests go to one process, but each of these to any.
+ALONE = ("test_learning",)
 LAST = ("test_coco_end_to_end", "test_learning", "test_install")
 
 
@@ -36,6 +38,20 @@ def pytest_collection_modifyitems(items):
         return late, next(i for i, name in enumerate(ORDER) if path.parts[0].startswith(name))
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config, log):
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return nodeid if Path(file).stem in ALONE else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

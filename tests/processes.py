@@ -9,17 +9,19 @@ import torch.multiprocessing as mp
 
 TIMEOUT = 240  # seconds, on a busy machine too; a deadlock would wait for GLOO's half hour
 
+# Forks need not import everything again. With a GPU, autograd's threads forbid them to train.
+START_METHOD = "spawn" if torch.cuda.is_available() else "fork"
 
-def run_in_two_processes(work, folder) -> list:
+
+def run_in_two_processes(work, folder, start_method="fork") -> list:
     """[work(0), work(1)], called in a process group of two.
 
     Args:
         work: a function of the rank, importable at top level; its result survives torch.save.
         folder: an empty one, for the meeting point and the results.
     """
-    # Forked, so that they do not import everything again.
     context = mp.start_processes(
-        _worker, (work, str(folder)), nprocs=2, join=False, start_method="fork"
+        _worker, (work, str(folder)), nprocs=2, join=False, start_method=start_method
     )
     end = time.monotonic() + TIMEOUT
     try:

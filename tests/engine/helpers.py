@@ -9,6 +9,9 @@ from pathlib import Path
 
 import torch
 
+from ..environments import run_fork
+from ..processes import START_METHOD
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs/Digits/retinanet_small_iou_balanced.py")
 BASELINE = str(ROOT / "configs/Digits/retinanet_small.py")
@@ -42,13 +45,22 @@ def make_args(config_file=CONFIG, *, opts=(), resume=False, eval_only=False) -> 
     )
 
 
-def train_net(*arguments, config=CONFIG, launcher=(), timeout=300, **kwargs):
-    """Run tools/train_net.py in a process of its own, with the tiny data set."""
-    command = [*(launcher or [sys.executable]), str(ROOT / "tools/train_net.py")]
-    command += ["--config-file", config, *arguments]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+def train_net(*arguments, config=CONFIG, launcher=(), timeout=300):
+    """Run tools/train_net.py in a process of its own, with the tiny data set.
+
+    Args:
+        launcher: the command before it, for example `[sys.executable]`. Without one the process
+            and those that it starts are forks, for whom the imports are done; not with a GPU.
+    """
+    script = str(ROOT / "tools/train_net.py")
+    arguments = ["--config-file", config, *arguments]
+    changes = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    if not launcher and START_METHOD == "fork":
+        return run_fork(script, *arguments, env=changes, cwd=ROOT, timeout=timeout)
+    command = [*(launcher or [sys.executable]), script, *arguments]
+    env = {**os.environ, **changes}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, env=env, cwd=ROOT, **kwargs
+        command, capture_output=True, text=True, timeout=timeout, env=env, cwd=ROOT
     )
 
 

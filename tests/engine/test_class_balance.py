@@ -290,6 +290,6 @@ class TestClassWithoutInstance:
 
 
 def test_data_set_of_the_counts_is_not_registered_twice():
-    cfg = load_config(BOFL, [])
+    cfg = load_config(BOFL, TINY)
     names = [instantiate(cfg.datasets.train) for _ in range(2)]
     assert names[0] == names[1] and MetadataCatalog.get(names[0]).thing_classes

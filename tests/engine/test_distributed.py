@@ -8,12 +8,12 @@ import pytest
 import torch
 from detectron2.config import instantiate
 from detectron2.structures import Boxes, Instances
-from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 
 from iou_balanced.engine import UserError, launch
 from iou_balanced.engine.train import wrap_distributed
 
+from ..processes import START_METHOD, run_in_two_processes
 from .helpers import TINY, load_checkpoint, read_metrics, tiny_config, train_net
 
 # Positives of all images but the last; the process with it alone has none.
@@ -70,22 +70,19 @@ CASES = {
 SPLITS = {case: ((0, 1), (2, 3)) for case in CASES} | {"without positives": ((0, 1, 2), (3,))}
 
 
-def worker(path):
+def work(rank):
     """Every case in one pair of processes, because a process takes long to start."""
-    rank = comm.get_rank()
     results = {}
     for case, split in SPLITS.items():
         images = [make_batch()[i] for i in split[rank]]
         results[case] = gradients(images, CASES.get(case, []))
-    if rank == 1:
-        torch.save(results, path)
+    return results
 
 
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory):
-    path = str(tmp_path_factory.mktemp("gradients") / "gradients.pth")
-    launch(worker, num_gpus=2, device="cpu", args=(path,))
-    return torch.load(path)
+    folder = tmp_path_factory.mktemp("gradients")
+    return run_in_two_processes(work, folder, START_METHOD)[1]
 
 
 def difference(two, case) -> float:
@@ -117,10 +114,10 @@ def test_a_process_without_positives_does_not_hang(two_processes):
 @pytest.mark.parametrize("start", ["flags", "torchrun"])
 def test_train_net_with_two_processes(tmp_path, start):
     """From the command line to metrics: one evaluation, one checkpoint, one log."""
-    launcher, flags = (), ["--num-gpus", "2", "--dist-url", "auto"]
+    launcher, flags = [sys.executable], ["--num-gpus", "2", "--dist-url", "auto"]
     if start == "torchrun":
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-        launcher, flags = [*launcher, "--standalone"], []
+        launcher += ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        flags = []
     result = train_net(
         *flags, *TINY, f"train.output_dir={tmp_path}", "train.max_iter=2", launcher=launcher
     )
@@ -154,6 +151,7 @@ def test_a_loss_that_is_not_finite_ends_all_processes(tmp_path):
     result = train_net(
         "--num-gpus", "2", "--dist-url", "auto", *TINY, f"train.output_dir={tmp_path}",
         "optimizer.lr=1e30", "train.max_iter=20", "lr_multiplier.warmup_factor=1.0",
+        launcher=[sys.executable],
     )  # fmt: skip
     assert result.returncode != 0
     assert "Images of this process" in result.stderr

@@ -141,7 +141,7 @@ def test_several_evaluators_and_what_an_earlier_run_left(tmp_path):
     for name in ("inference", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "analysis_inputs.json").write_text("{}")
-    assert report._write_pages(cfg, since=np.inf) == []
+    assert report._write_pages_since(cfg, np.inf) == []
 
 
 def compare(monkeypatch, *arguments):

@@ -184,10 +184,19 @@ class Other(nn.Module):
         self.backbone = nn.Conv2d(3, 3, 1)
 
 
-def test_a_detector_that_is_not_known(tmp_path):
+@pytest.mark.parametrize(
+    "constraints, message",
+    [
+        ({}, r"Other: only CenterNet, SSD, FCOS, RetinaNet, FoveaBox"),
+        ({"square_size": 0}, r"Other: only CenterNet, SSD, FCOS, RetinaNet, FoveaBox"),
+        ({"square_size": 64}, r"Other: its backbone pads images to a square"),
+    ],
+)
+def test_a_detector_that_cannot_be_exported(constraints, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Conv2d, "padding_constraints", constraints, raising=False)
     cfg = small_config("retinanet_small_iou_balanced")
     cfg.model = L(Other)()
     content = {"model": Other().state_dict(), "class_names": DIGITS}
     torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(UserError, match=r"Other: only CenterNet, SSD, FCOS, RetinaNet, FoveaBox"):
+    with pytest.raises(UserError, match=message):
         export.export_onnx(cfg, tmp_path / "w.pth", tmp_path / "model.onnx")

@@ -3,7 +3,9 @@
 import logging
 import os
 import time
+from collections.abc import Callable, Sequence
 
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,7 +14,9 @@ from iou_balanced.analysis.page import PAGE_FILE, make_page
 from iou_balanced.analysis.run_folder import RunFolder, find_inputs, read_run_folder
 from iou_balanced.files import write_atomically
 
-__all__ = ["DRAWS", "LARGEST", "write_report"]
+from .yaml_evaluation import evaluation_folder
+
+__all__ = ["DRAWS", "LARGEST", "evaluation_times", "write_report", "write_yaml_report"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +41,47 @@ def write_report(cfg: DictConfig, *, eval_only: bool = False) -> list[str]:
     Returns:
         the paths of the pages.
     """
-    if not cfg.train.report or not comm.is_main_process():
+    if not cfg.train.report:
+        return []
+    return _try(lambda: _write_pages_since(cfg, _start(cfg, eval_only)))
+
+
+def evaluation_times(cfg: CfgNode) -> dict[str, float]:
+    """When each folder of a yaml config's evaluators was last written to, of those that were.
+
+    Args:
+        cfg: of the run.
+    """
+    inputs = {folder: find_inputs(folder) for folder in _yaml_folders(cfg)}
+    return {folder: path.stat().st_mtime for folder, path in inputs.items() if path}
+
+
+def write_yaml_report(cfg: CfgNode, before: dict[str, float]) -> list[str]:
+    """`write_report` for a yaml config: into OUTPUT_DIR, unless TEST.REPORT is False.
+
+    Args:
+        cfg: of the run.
+        before: `evaluation_times` when the run started; what has not changed is not reported.
+
+    Returns:
+        the paths of the pages.
+    """
+    if not cfg.TEST.get("REPORT", True):
+        return []
+    return _try(
+        lambda: _write_pages(
+            cfg.OUTPUT_DIR,
+            _yaml_folders(cfg),
+            lambda folder, written: written != before.get(folder),
+        )
+    )
+
+
+def _try(write: Callable[[], list[str]]) -> list[str]:
+    if not comm.is_main_process():
         return []
     try:
-        return _write_pages(cfg, _start(cfg, eval_only))
+        return write()
     except Exception as e:
         text = " ".join(str(e).split())
         logger.warning("No %s: %s: %s", PAGE_FILE, type(e).__name__, text)
@@ -53,11 +94,18 @@ def _start(cfg: DictConfig, eval_only: bool) -> float:
     return os.path.getmtime(os.path.join(cfg.train.output_dir, name))
 
 
-def _write_pages(cfg: DictConfig, since: float) -> list[str]:
+def _write_pages_since(cfg: DictConfig, start: float) -> list[str]:
+    folders = _evaluated_folders(cfg)
+    return _write_pages(cfg.train.output_dir, folders, lambda _, written: written >= start)
+
+
+def _write_pages(
+    output_dir: str, folders: Sequence[str], is_new: Callable[[str, float], bool]
+) -> list[str]:
     paths = []
-    for folder in _evaluated_folders(cfg):
+    for folder in folders:
         inputs = find_inputs(folder)
-        if inputs is None or inputs.stat().st_mtime < since:  # of an earlier evaluation
+        if inputs is None or not is_new(folder, inputs.stat().st_mtime):
             continue
         start = time.perf_counter()
         run = read_run_folder(folder)
@@ -65,12 +113,12 @@ def _write_pages(cfg: DictConfig, since: float) -> list[str]:
             logger.info(
                 "No %s: %s is too large to be analysed within a training; "
                 "tools/compare.py %s does it",
-                *(PAGE_FILE, run.detections, cfg.train.output_dir),
+                *(PAGE_FILE, run.detections, output_dir),
             )
             continue
         file = PAGE_FILE if not paths else f"report_{run.data_set.replace('/', '_')}.html"
-        path = os.path.join(cfg.train.output_dir, file)
-        page = _make_page(cfg, run)
+        path = os.path.join(output_dir, file)
+        page = _make_page(output_dir, run)
         write_atomically(path, lambda f, html=page: f.write(html))
         logger.info("Wrote %s in %.1f s", path, time.perf_counter() - start)
         paths.append(path)
@@ -84,11 +132,15 @@ def _evaluated_folders(cfg: DictConfig) -> list[str]:
     return list(dict.fromkeys(node.get("output_dir") or default for node in nodes if node))
 
 
-def _make_page(cfg: DictConfig, run: RunFolder) -> str:
-    name = os.path.basename(os.path.normpath(cfg.train.output_dir)) or "run"
+def _yaml_folders(cfg: CfgNode) -> list[str]:
+    return [evaluation_folder(cfg, name) for name in cfg.DATASETS.TEST]
+
+
+def _make_page(output_dir: str, run: RunFolder) -> str:
+    name = os.path.basename(os.path.normpath(output_dir)) or "run"
     analysis = _analyze(run, name)
     notes = {
-        "Folder": os.path.abspath(cfg.train.output_dir),
+        "Folder": os.path.abspath(output_dir),
         "AP": "by COCO's rules, whichever evaluator wrote the metrics.",
     }
     page = make_page(
@@ -97,7 +149,7 @@ def _make_page(cfg: DictConfig, run: RunFolder) -> str:
         num_images=_NUM_IMAGES,
         title=f"{name} on {run.data_set}",
         notes=notes,
-        trainings={name: os.path.join(cfg.train.output_dir, "metrics.json")},
+        trainings={name: os.path.join(output_dir, "metrics.json")},
     )
     return page.html
 

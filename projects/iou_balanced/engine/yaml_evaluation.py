@@ -18,6 +18,14 @@ from .errors import data_errors_as_user_errors
 from .yaml_class_names import check_classes, check_evaluator, evaluated_classes, training_classes
 
 
+def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """Where `TrainerWithEvaluation.build_evaluator` writes; for several data sets one for each."""
+    folder = os.path.join(cfg.OUTPUT_DIR, "inference")
+    if len(cfg.DATASETS.TEST) > 1:
+        folder = os.path.join(folder, dataset_name.replace("/", "_"))
+    return folder
+
+
 class TrainerWithEvaluation(DefaultTrainer):
     """Detectron2's trainer, which evaluates `DATASETS.TEST` with our evaluators, by class names."""
 
@@ -88,11 +96,8 @@ class TrainerWithEvaluation(DefaultTrainer):
         """
         own = class_names_of(dataset_name)
         names = class_names or training_classes(cfg).names or own
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference")
-        if len(cfg.DATASETS.TEST) > 1:
-            folder = os.path.join(folder, dataset_name.replace("/", "_"))
         kwargs = {
-            "output_dir": folder,
+            "output_dir": evaluation_folder(cfg, dataset_name),
             "class_counts": find_counts_file([cfg.OUTPUT_DIR], names),
         }
         if names != own:

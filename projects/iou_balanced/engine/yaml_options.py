@@ -17,6 +17,7 @@ YAML_OPTIONS = {
     "OUTPUT_DIR": FOLDER,
     "MODEL.DEVICE": DEVICE,
     "DATALOADER.NUM_WORKERS": whole(0),
+    "TEST.REPORT": FLAG,
     "TEST.EVAL_PERIOD": whole(0, "; 0 evaluates at the end only"),
     "SOLVER.MAX_ITER": whole(1),
     "SOLVER.CHECKPOINT_PERIOD": whole(1),

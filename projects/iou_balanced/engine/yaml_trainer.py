@@ -30,6 +30,7 @@ from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances
 from .errors import UserError
 from .hooks import ResumeStateHook
 from .loader import empty_data_as_user_error
+from .report import evaluation_times, write_yaml_report
 from .trainer import Trainer
 from .yaml_class_names import (
     YamlCheckpointer,
@@ -57,7 +58,8 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
       iteration pass through the model as 4 micro-batches, by our `Trainer` in the place of
       Detectron2's SimpleTrainer or AMPTrainer. It calls `build_train_loader`, also a subclass's,
       with the config of a micro-batch.
-    - `DATASETS.TEST` is evaluated by `build_evaluator`.
+    - `DATASETS.TEST` is evaluated by `build_evaluator`. At the end of a training `report.html` is
+      written into `OUTPUT_DIR`, unless the config has `TEST.REPORT: False`.
     - Classes are matched by name. Checkpoints have the names of `DATASETS.TRAIN`; a resume needs
       the same, and in `MODEL.WEIGHTS` the rows of a classifier are those of the classes of the same
       names. A test set may have its classes in another order, or lack some.
@@ -99,7 +101,10 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         if self._class_counts is not None and comm.is_main_process():
             # For `build_evaluator`. After `resume_or_load`, which may have refused them.
             self._class_counts.save(os.path.join(self.cfg.OUTPUT_DIR, COUNTS_FILE))
-        return super().train()
+        before = evaluation_times(self.cfg)
+        results = super().train()
+        write_yaml_report(self.cfg, before)
+        return results
 
     # Detectron2's main branch does the same; v0.6 loses the optimizer's state.
     def state_dict(self) -> dict:

@@ -187,7 +187,8 @@ def graph_of(model: nn.Module) -> nn.Module:
         UserError: it has none; says why.
     """
     name = type(model).__name__
-    if getattr(model.backbone, "padding_constraints", None):
+    # Those of Detectron2's main branch have the entry always, and a 0 for none.
+    if getattr(model.backbone, "padding_constraints", {}).get("square_size", 0) > 0:
         raise UserError(f"{name}: its backbone pads images to a square, which the graph does not")
     if isinstance(model, GeneralizedRCNN):
         for part in ("mask", "keypoint"):

@@ -11,7 +11,7 @@ from iou_balanced.geometry.canvas import centernet_canvas, centernet_node
 from iou_balanced.modeling.loss_families import BOX_FAMILIES, PENALTY_REDUCED
 from iou_balanced.modeling.normalizer import LossNormalizer
 from iou_balanced.modeling.yaml.class_balance import class_balance_from_config
-from iou_balanced.modeling.yaml.losses import add_accumulation_config, make_losses
+from iou_balanced.modeling.yaml.losses import add_trainer_config, make_losses
 
 from .box_transform import CenterBoxTransform
 from .head import CenterNetHead
@@ -23,7 +23,9 @@ _NECKS = {"upconv": ("c5",), "dla": ("c2", "c3", "c4", "c5")}
 
 
 def add_centernet_config(cfg: CfgNode) -> None:
-    """Add the keys of `MODEL.CENTERNET`, `SOLVER.OPTIMIZER` and `SOLVER.ACCUMULATION_STEPS`.
+    """Add the keys of `MODEL.CENTERNET`, `SOLVER.OPTIMIZER` and those of our trainer.
+
+    The last are `SOLVER.ACCUMULATION_STEPS` and `TEST.REPORT`.
 
     `MODEL.META_ARCHITECTURE: CenterNet` with `MODEL.BACKBONE.NAME: build_centernet_backbone` reads
     them, and `MODEL.PIXEL_MEAN`, `MODEL.PIXEL_STD` and `INPUT.FORMAT`, which have to be those of
@@ -85,7 +87,7 @@ def add_centernet_config(cfg: CfgNode) -> None:
     # Panoptic-DeepLab has the same key.
     if "OPTIMIZER" not in cfg.SOLVER:
         cfg.SOLVER.OPTIMIZER = "SGD"
-    add_accumulation_config(cfg)
+    add_trainer_config(cfg)
 
 
 @BACKBONE_REGISTRY.register()

@@ -14,7 +14,7 @@ from iou_balanced.losses import (
     LinearSchedule,
 )
 
-from .losses import add_accumulation_config
+from .losses import add_trainer_config
 
 _KINDS = {kind.__name__: kind for kind in (BalanceOriented, ClassBalanced, Equalization)}
 _SCHEDULES = {"linear": LinearSchedule, "constant": ConstantSchedule}
@@ -34,7 +34,7 @@ _TYPES = {
 def add_class_balance_config(cfg: CfgNode) -> None:
     """Add the keys of `MODEL.CLASS_BALANCE`, weights of the classes, to Detectron2's config.
 
-    `SOLVER.ACCUMULATION_STEPS` is added too.
+    `SOLVER.ACCUMULATION_STEPS` and `TEST.REPORT` are added too.
 
     `MODEL.META_ARCHITECTURE` BalancedRetinaNet and CenterNet read them. Each key is an argument of
     the class of `iou_balanced.losses` that NAME says, or of its schedule, and means what it does
@@ -77,7 +77,7 @@ def add_class_balance_config(cfg: CfgNode) -> None:
     node.TAIL_RATIO = None
     node.BACKGROUND_WEIGHT = None
     cfg.MODEL.CLASS_BALANCE = node
-    add_accumulation_config(cfg)
+    add_trainer_config(cfg)
 
 
 def class_balance_from_config(cfg: CfgNode, num_classes: int) -> ClassBalance | None:

@@ -11,7 +11,7 @@ from iou_balanced.modeling.normalizer import LossNormalizer
 
 
 def add_iou_balanced_config(cfg: CfgNode) -> None:
-    """Add the keys of `MODEL.IOU_BALANCED`, and `SOLVER.ACCUMULATION_STEPS`.
+    """Add the keys of `MODEL.IOU_BALANCED`, `SOLVER.ACCUMULATION_STEPS` and `TEST.REPORT`.
 
     `MODEL.META_ARCHITECTURE: BalancedRetinaNet` needs them; focal loss's alpha and gamma and
     smooth L1's beta come from `MODEL.RETINANET`, as in the stock detector. Set
@@ -46,15 +46,20 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
     # Take the normaliser and the sums of Eq. 4, 7 and "auto" over all processes.
     node.ACROSS_PROCESSES = True
     cfg.MODEL.IOU_BALANCED = node
-    add_accumulation_config(cfg)
+    add_trainer_config(cfg)
 
 
-def add_accumulation_config(cfg: CfgNode) -> None:
-    """Add `SOLVER.ACCUMULATION_STEPS`, as all our functions for yaml configs do."""
-    # Micro-batches that the IMS_PER_BATCH images of an iteration pass through the model in; for
-    # iou_balanced.engine.BalancedDefaultTrainer.
+def add_trainer_config(cfg: CfgNode) -> None:
+    """Add the keys of `iou_balanced.engine.BalancedDefaultTrainer`.
+
+    All our functions for yaml configs do; a value that is there stays.
+    """
+    # Micro-batches that the IMS_PER_BATCH images of an iteration pass through the model in.
     if "ACCUMULATION_STEPS" not in cfg.SOLVER:
         cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Whether a training ends with report.html in OUTPUT_DIR.
+    if "REPORT" not in cfg.TEST:
+        cfg.TEST.REPORT = True
 
 
 def make_losses(
