@@ -197,6 +197,11 @@ class InjectedLosses:
         The event storage gets "num_pos_anchors", an image's on average, and the box loss's "w_loc".
         A GPU is waited for once, for where the positives are; not where `index` says that.
 
+        Args:
+            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes: see
+                `InjectedLosses.losses`.
+            index: where the positives are, in the order of `gt_labels`; found here where None.
+
         Returns:
             The classification loss, the box loss and the number of positives; scalars.
         """
