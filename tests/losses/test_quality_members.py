@@ -312,7 +312,7 @@ def test_autocast_changes_nothing(dtype):
         lambda: CorrelationLoss(kind="spearman")(half, LABELS, POS_IOU.float()),
     ]
     for call in calls:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=dtype):
             inside = call()
         outside = call()
         assert inside.dtype == torch.float32 and torch.equal(inside, outside)
