@@ -59,6 +59,7 @@ WITH_DETECTRON2 = {
 }
 # Only where they are asked for: extras.
 OPTIONAL = {
+    "losses": {"triton"},
     "data": {"cityscapesscripts", "scipy", "sklearn"},
     "evaluation": {"faster_coco_eval"},
     "engine": {"hydra"},

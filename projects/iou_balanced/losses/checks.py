@@ -1,7 +1,7 @@
 """Checks of arguments and the reductions that all losses share.
 
 Only shapes and dtypes of tensors are checked, and the values of labels that are on the CPU:
-reading a value from a GPU would make the CPU wait for it.
+reading a value from a GPU would make the CPU wait for it (see `debug`).
 """
 
 import math
@@ -138,7 +138,7 @@ def check_labels(pred_logits: Tensor, gt_labels: Tensor, num_classes: int) -> No
             "Expected argument `gt_labels` to have the shape of `pred_logits` without its last "
             f"dimension, {tuple(pred_logits.shape[:-1])}, but got {tuple(gt_labels.shape)}"
         )
-    if gt_labels.device.type == "cpu":
+    if may_look_at(gt_labels):
         check_label_values(gt_labels, num_classes)
 
 

@@ -22,9 +22,11 @@ from .iou_weights import iou_ratio_weights
 from .sigmoid_scores import RowScores
 
 
-def _alphas(alpha: float) -> tuple[float, float]:
-    """Weights of a positive's own element and of all others."""
-    return (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
+def _check(alpha: float, reduction: str, backend: str | None, **exponents: float) -> None:
+    check_reduction(reduction)
+    check_exponents(**exponents)
+    check_focal_alpha(alpha)
+    check_backend(backend)
 
 
 def sigmoid_focal_loss(
@@ -40,8 +42,8 @@ def sigmoid_focal_loss(
 ) -> Tensor:
     """Sigmoid focal loss on class indices (RetinaNet, arXiv 1708.02002, Eq. 5).
 
-    Equals fvcore's `sigmoid_focal_loss` on the one-hot targets, which are never made: the memory
-    is that of float32 logits once more, for the gradient.
+    Equals fvcore's `sigmoid_focal_loss` on the one-hot targets, which are never made: beside the
+    logits there is their gradient, and no other tensor of that size.
 
     Args:
         pred_logits: (..., K), any float dtype; computed in float32 (float64 for float64). Or a
@@ -66,9 +68,6 @@ def sigmoid_focal_loss(
         ValueError: a shape, a dtype, alpha, gamma, a label on a CPU or `reduction` is not as above.
         RuntimeError: in the backward pass, with create_graph=True: no second derivative.
     """
-    check_reduction(reduction)
-    check_exponents(gamma=gamma)
-    check_focal_alpha(alpha)
     return iou_balanced_focal_loss(
         pred_logits,
         gt_labels,
@@ -121,15 +120,13 @@ def iou_balanced_focal_loss(
     Raises:
         ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is not as above.
     """
-    check_reduction(reduction)
-    check_exponents(gamma=gamma, eta=eta)
-    check_focal_alpha(alpha)
+    _check(alpha, reduction, backend, gamma=gamma, eta=eta)
     if num_positives is None and eta != 0 and pos_iou is not None and pos_iou.dim() == 1:
         num_positives = len(pos_iou)
     scores = RowScores(
         pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
     )
-    own_alpha, rest_alpha = _alphas(alpha)
+    own_alpha, rest_alpha = (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
     rest, own_logits = scores.split(Negatives(gamma, rest_alpha), reduction)
     terms = own_focal(own_logits, gamma) * own_alpha * scores.own_weights(own_logits.dtype)
     if eta != 0:
@@ -199,10 +196,7 @@ class SigmoidFocalLoss(nn.Module):
         backend: str | None = None,
     ):
         super().__init__()
-        check_reduction(reduction)
-        check_backend(backend)
-        check_exponents(gamma=gamma)
-        check_focal_alpha(alpha)
+        _check(alpha, reduction, backend, gamma=gamma)
         self.alpha, self.gamma, self.reduction = alpha, gamma, reduction
         self.backend = backend
 
@@ -257,10 +251,7 @@ class IoUBalancedFocalLoss(nn.Module):
         backend: str | None = None,
     ):
         super().__init__()
-        check_reduction(reduction)
-        check_backend(backend)
-        check_exponents(eta=eta, gamma=gamma)
-        check_focal_alpha(alpha)
+        _check(alpha, reduction, backend, eta=eta, gamma=gamma)
         check_flags(across_processes=across_processes)
         self.eta, self.alpha, self.gamma = eta, alpha, gamma
         self.reduction, self.across_processes = reduction, across_processes

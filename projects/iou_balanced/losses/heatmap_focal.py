@@ -68,8 +68,7 @@ def penalty_reduced_focal_loss(
 
     Args:
         pred_logits: (N, K, H, W), any float dtype and memory format; computed in float32
-            (float64 for float64). The memory is that of float32 logits once more, for the
-            gradient.
+            (float64 for float64). No other tensor of that size is made than the gradient.
         gt_heatmap: (N, K, H, W) float in [0, 1]; an element is a centre where it is exactly 1.
             No gradient flows into it.
         class_weight: (K,) or (N, K) multiplies every element of the class's map, background

@@ -14,11 +14,11 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling.meta_arch.dense_detector import DenseDetector
 from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
-from detectron2.utils import comm
 from torch import Tensor, nn
 
 from iou_balanced.losses import PenaltyReducedFocalLoss, SmoothL1Loss
 from iou_balanced.losses.checks import upcast
+from iou_balanced.modeling import dense
 from iou_balanced.modeling.dense import InjectedLosses
 from iou_balanced.modeling.ground_truth import check_ground_truth
 from iou_balanced.modeling.loss_state import put_scalar, record_w_loc, warn_if_state_was_lost
@@ -194,10 +194,10 @@ class CenterNet(InjectedLosses, DenseDetector):
         return {**counts, **self.class_statistics(gt_classes, gt_classes)}
 
     def _num_positives(self, num_objects: int, num_centers: int) -> dict[str, Tensor]:
-        # On the CPU, where the normaliser reads them, unless several processes add them up.
-        device = self.device if comm.get_world_size() > 1 else "cpu"
-        numbers = torch.tensor([num_centers, num_objects], device=device)
-        return dict(zip(("cls_normalizer", "loss_normalizer"), numbers, strict=True))
+        return {
+            "cls_normalizer": dense.count_tensor(num_centers, self.device),
+            "loss_normalizer": dense.count_tensor(num_objects, self.device),
+        }
 
     def losses(
         self, predictions: CenterNetPredictions, targets: CenterTargets

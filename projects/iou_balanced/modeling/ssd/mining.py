@@ -6,15 +6,12 @@ Shapes: N images, R default boxes over all levels, K foreground classes.
 import torch
 from torch import Tensor
 
+from iou_balanced.losses.debug import may_look_at
+
 
 @torch.no_grad()
 def mine_hard_negatives(
-    terms: Tensor,
-    gt_labels: Tensor,
-    num_classes: int,
-    ratio: float = 3.0,
-    *,
-    num_positives: int | None = None,
+    terms: Tensor, gt_labels: Tensor, num_classes: int, ratio: float = 3.0
 ) -> Tensor:
     """The background boxes of each image with the highest loss.
 
@@ -26,7 +23,6 @@ def mine_hard_negatives(
         gt_labels: (N, R) in {-1, 0..K}, K background; -1 is never mined.
         num_classes: K.
         ratio: negatives for each positive, at most.
-        num_positives: of all images where it is known: a GPU is then not waited for.
 
     Returns:
         (N, R) bool.
@@ -34,9 +30,8 @@ def mine_hard_negatives(
     background = gt_labels == num_classes
     num_pos = ((gt_labels >= 0) & ~background).sum(dim=1)
     num_neg = torch.minimum((ratio * num_pos).long(), background.sum(dim=1))
-    if num_positives is not None:
-        most = min(int(ratio * num_positives), gt_labels.shape[1])
-    else:
+    most = gt_labels.shape[1]
+    if may_look_at(num_neg):  # a GPU would be waited for: it sorts all of them
         most = int(num_neg.max()) if len(num_neg) else 0
     order = terms.masked_fill(~background, -torch.inf).topk(most, dim=1).indices
     mined = torch.zeros_like(background)

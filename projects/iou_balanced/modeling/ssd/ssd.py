@@ -179,11 +179,7 @@ class SSD(InjectedLosses, DenseDetector):
         # Hard negatives are chosen by their weighted loss.
         selected = (gt_labels >= 0) & (gt_labels != self.num_classes)
         selected |= mine_hard_negatives(
-            terms,
-            gt_labels,
-            self.num_classes,
-            self.hard_negative_ratio,
-            num_positives=self._num_positives_of_batch,
+            terms, gt_labels, self.num_classes, self.hard_negative_ratio
         )
         return torch.where(selected, terms, 0.0).sum()
 
