@@ -194,6 +194,14 @@ class InjectedLosses:
         The event storage gets "num_pos_anchors", an image's on average, and the box loss's "w_loc".
         A GPU is waited for once, for where the positives are; not where `index` says that.
 
+        Args:
+            anchors: see `InjectedLosses.losses`.
+            pred_logits: see `InjectedLosses.losses`.
+            gt_labels: see `InjectedLosses.losses`.
+            pred_anchor_deltas: see `InjectedLosses.losses`.
+            gt_boxes: see `InjectedLosses.losses`.
+            index: where the positives are, if the caller has found them.
+
         Returns:
             The classification loss, the box loss and the number of positives; scalars.
         """
