@@ -1,264 +1,92 @@
 #!/usr/bin/env python
-"""Loss part of a training step: Detectron2's detectors against ours, interleaved in one run.
+"""How fast and how large it is, beside other packages; the same command on a CPU and a GPU.
 
-Seconds depend on the machine and its load; the ratios are what to quote. Where Detectron2 has no
-such detector, the first row is ours with plain losses.
+tools/benchmark.py loss          focal losses by themselves: fvcore, torchvision, each backend
+tools/benchmark.py slopes        how their cost grows with anchors, classes and positives
+tools/benchmark.py detectors     the loss part of a step of each detector
+tools/benchmark.py step          whole training steps, stock Detectron2 beside ours
+tools/benchmark.py decode        what CenterNet does beside its network, decoding included
+tools/benchmark.py evaluation    COCO evaluation at the size of val2017, by each scorer
+tools/benchmark.py all           all of these
+
+All that is compared runs alternately in one process. Milliseconds depend on the machine and its
+load: the ratios are what to quote, on a CPU those of processor time.
 """
 
 import argparse
-import statistics
-import time
+import sys
 from pathlib import Path
 
 import torch
-from detectron2 import model_zoo
-from detectron2.config import LazyCall as L
-from detectron2.config import LazyConfig, instantiate
-from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from tabulate import tabulate
 
-import iou_balanced
-from iou_balanced.losses import BalanceOriented, ConstantSchedule, PenaltyReducedFocalLoss
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from benchmark_parts import centernet, detectors, evaluation, losses, steps, timing
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
-NUM_CLASSES = 80
-PLAIN = dict(eta=None, lam=None, beta=None)
-IOU = dict(weight=3.0, beta=None)
-BOFL = L(BalanceOriented)(
-    eta=0.8,
-    class_counts=list(range(1, NUM_CLASSES + 1)),
-    schedule=L(ConstantSchedule)(),  # the weights in force at once
-)
-
-
-def load_model(detector: str):
-    """The LazyConfig of a detector; only its `losses` are called, so weights do not matter."""
-    if detector in ("ssd300", "foveabox"):
-        return LazyConfig.load(str(CONFIGS / f"common/models/{detector}.py")).model
-    if detector == "faster_rcnn":
-        return model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
-    model = model_zoo.get_config(f"common/models/{detector}.py").model
-    if detector == "fcos":
-        model.head.norm = ""  # v0.6 fails with the zoo's GN; a head takes no part here
-    return model
+TABLES = {
+    "loss": (losses.rows, losses.COLUMNS),
+    "slopes": (losses.slopes, ["backend", "against", "slope"]),
+    "detectors": (detectors.rows, detectors.COLUMNS),
+    "step": (steps.rows, steps.COLUMNS),
+    "decode": (centernet.rows, centernet.COLUMNS),
+    "evaluation": (evaluation.rows, evaluation.COLUMNS),
+}
+NOT_SETTINGS = ("what", "record", "device")
 
 
-def make_models(detector: str) -> dict:
-    """Name -> what has `losses`: the detector, or the box head of an R-CNN."""
-    in_detectron2 = detector not in ("ssd300", "foveabox")
-    changes = {"Detectron2": None} if in_detectron2 else {}
-    changes |= {
-        "ours, plain losses": PLAIN,
-        "ours, IoU-balanced": IOU,
-        "ours, BOFL": PLAIN | dict(class_balance=BOFL),
-        "ours, both": IOU | dict(class_balance=BOFL),
-    }
-    models = {}
-    for name, change in changes.items():
-        model = load_model(detector)
-        if change is not None:
-            iou_balanced.balance(model, **change)
-        model = instantiate(model).train()
-        for module in model.modules():
-            if isinstance(module, BalanceOriented):
-                module.set_iteration(0, 1)
-        models[name] = model.roi_heads.box_predictor if detector == "faster_rcnn" else model
-    return models
-
-
-def make_objects(images: int, size: int, objects: int) -> list[Instances]:
-    instances = []
-    for _ in range(images):
-        corner = torch.rand(objects, 2) * size * 0.7
-        boxes = torch.cat([corner, corner + 20 + torch.rand(objects, 2) * size * 0.25], dim=1)
-        x = Instances((size, size))
-        x.gt_boxes, x.gt_classes = Boxes(boxes), torch.randint(0, NUM_CLASSES, (objects,))
-        instances.append(x)
-    return instances
-
-
-def make_dense_inputs(models: dict, images: int, size: int, objects: int, device: str):
-    """Arguments of each dense detector's `losses`; predictions are shared.
-
-    Returns:
-        Name -> arguments; the tensors that get gradients, logits first; and a line about them.
-    """
-    model = list(models.values())[-1]
-    with torch.no_grad():
-        maps = model.backbone.eval()(torch.zeros(1, 3, size, size))
-    features = [maps[name].expand(images, -1, -1, -1) for name in model.head_in_features]
-    anchors = model.anchor_generator(features)
-    instances = make_objects(images, size, objects)
-    columns = NUM_CLASSES + (type(model).__name__ == "SSD")
-    shape = [(images, len(a)) for a in anchors]
-    logits = [(torch.randn(*s, columns, device=device) - 4).requires_grad_() for s in shape]
-    # Of any sign but for FCOS, whose distances are positive.
-    is_fcos = hasattr(model, "compute_ctrness_targets")
-    deltas = [torch.randn(*s, 4, device=device) * 0.1 + is_fcos for s in shape]
-    deltas = [x.requires_grad_() for x in deltas]
-    more = [[torch.randn(*s, 1, device=device) for s in shape]] if is_fcos else []
-    arguments = {}
-    for name, model in models.items():
-        # In the form that this class gives: v0.6 has Boxes where others have tensors.
-        labels, boxes = model.label_anchors(anchors, instances)
-        on_device = ([x.to(device) for x in values] for values in (anchors, labels, boxes))
-        own_anchors, labels, boxes = on_device
-        arguments[name] = (own_anchors, logits, labels, deltas, boxes, *more)
-        model._gt_classes = [x.gt_classes for x in instances]  # which `forward` would set
-    about = f"{sum(len(x) for x in anchors)} anchors x {columns} classes"
-    return arguments, logits, deltas, about
-
-
-def make_head_inputs(models: dict, images: int, size: int, objects: int, device: str):
-    """The same for box heads: 512 proposals an image, a quarter of them positive."""
-    proposals = make_objects(images, size, 512)
-    for x in proposals:
-        x.proposal_boxes = Boxes(x.gt_boxes.tensor + torch.randn(512, 4) * 3)
-        x.gt_classes[128:] = NUM_CLASSES
-    for head in models.values():
-        head.gt_classes = [x.gt_classes[:objects] for x in proposals]
-    rows = images * 512
-    logits = torch.randn(rows, NUM_CLASSES + 1, device=device, requires_grad=True)
-    deltas = (torch.randn(rows, NUM_CLASSES * 4, device=device) * 0.1).requires_grad_()
-    arguments = ((logits, deltas), [x.to(device) for x in proposals])
-    about = f"{rows} proposals x {NUM_CLASSES + 1} classes"
-    return dict.fromkeys(models, arguments), [logits], [deltas], about
-
-
-def run(model, arguments, leaves) -> None:
-    for x in leaves:
-        x.grad = None
-    sum(model.losses(*arguments).values()).backward()
-
-
-def measure(model, arguments, leaves, device: str) -> float:
-    """Seconds of one forward and backward pass of the losses."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    run(model, arguments, leaves)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
-def peak_memory(model, arguments, leaves, device: str) -> int:
-    """Bytes that a pass takes at its peak beyond what its arguments hold."""
-    for x in leaves:
-        x.grad = None
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run(model, arguments, leaves)
-        return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        run(model, arguments, leaves)
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
-
-
-class HeatMapLoss:
-    """A loss of heat maps in the form of a detector's `losses`."""
-
-    def __init__(self, loss):
-        self.loss = loss
-
-    def losses(self, pred_logits, gt_heatmap, class_weight) -> dict:
-        return {"loss": self.loss(pred_logits, gt_heatmap, class_weight)}
-
-
-def authors_focal_loss(pred_logits, gt_heatmap, class_weight):
-    """As CornerNet and CenterNet compute it: by autograd, from the clamped sigmoid."""
-    p = pred_logits.sigmoid().clamp(1e-4, 1 - 1e-4)
-    is_center = gt_heatmap.eq(1).float()
-    positive = (1 - p) ** 2 * p.log() * is_center
-    negative = (1 - gt_heatmap) ** 4 * p**2 * (1 - p).log() * (1 - is_center)
-    return -(positive + negative).sum()
-
-
-def benchmark_heat_maps(args) -> None:
-    """CenterNet's classification loss on maps of a fourth of the images' size."""
-    side = args.size // 4
-    logits = torch.randn(args.images, NUM_CLASSES, side, side, device=args.device) - 4
-    heatmap = torch.rand_like(logits) ** 8 * (torch.rand_like(logits) < 0.05)
-    heatmap[:, :: NUM_CLASSES // args.objects, side // 2, side // 2] = 1
-    table = torch.rand(args.images, NUM_CLASSES, device=args.device) + 0.5
-    ours = PenaltyReducedFocalLoss()
-    models = {
-        "authors' formula": HeatMapLoss(authors_focal_loss),
-        "ours, plain losses": HeatMapLoss(lambda x, y, w: ours(x, y)),
-        "ours, BOFL": HeatMapLoss(lambda x, y, w: ours(x, y, class_weight=w)),
-    }
-    arguments = (logits.requires_grad_(), heatmap, table)
-    about = f"maps {NUM_CLASSES} x {side} x {side}"
-    report(
-        "heatmap", models, dict.fromkeys(models, arguments), [logits], [], about, args.size, args
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    has_gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-
-
-def benchmark(detector: str, args) -> None:
-    torch.manual_seed(0)
-    if detector == "heatmap":
-        return benchmark_heat_maps(args)
-    size = 300 if detector == "ssd300" else args.size
-    models = make_models(detector)
-    make_inputs = make_head_inputs if detector == "faster_rcnn" else make_dense_inputs
-    arguments, logits, deltas, about = make_inputs(
-        models, args.images, size, args.objects, args.device
+    parser.add_argument("what", choices=[*TABLES, "all"])
+    parser.add_argument("detectors", nargs="*", metavar="DETECTOR", help=f"{detectors.DETECTORS}")
+    parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
+    parser.add_argument("--anchors", type=int, default=3_200_000 if has_gpu else 100_000)
+    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
+    parser.add_argument("--amp", choices=["float16", "bfloat16"], help="autocast, of `step`")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        default=["eager", "compile", "triton"] if has_gpu else ["eager", "compile"],
+        choices=["eager", "compile", "triton"],
     )
-    models = {name: model.to(args.device).train() for name, model in models.items()}
-    return report(detector, models, arguments, logits, deltas, about, size, args)
-
-
-def report(detector, models, arguments, logits, deltas, about: str, size: int, args) -> None:
-    """Measure `losses` of each model, and print the table."""
-    leaves = [*logits, *deltas]
-    seconds, peaks = {name: [] for name in models}, {}
-    with EventStorage():
-        for repeat in range(args.repeats + 3):
-            for name, model in models.items():  # interleaved: a busy machine slows all alike
-                second = measure(model, arguments[name], leaves, args.device)
-                if repeat >= 3:
-                    seconds[name].append(second)
-        for name, model in models.items():
-            peaks[name] = peak_memory(model, arguments[name], leaves, args.device)
-
-    first = next(iter(models))
-    base = statistics.median(seconds[first])
-    unit = sum(x.numel() * x.element_size() for x in logits)
-    rows = []
-    for name in models:
-        median = statistics.median(seconds[name])
-        rows.append([name, median * 1e3, median / base, base / median, peaks[name] / unit])
-    print(
-        f"{detector}: {args.images} images of {size} px, {about}, {args.device}, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    headers = ["losses, forward and backward", "ms", f"of {first}", "times faster", "peak / logits"]
-    print(tabulate(rows, headers=headers, floatfmt=("", ".1f", ".2f", ".1f", ".2f")), end="\n\n")
-
-
-def main() -> None:
-    detectors = ("retinanet", "fcos", "foveabox", "ssd300", "faster_rcnn", "heatmap")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("detectors", nargs="*", metavar="DETECTOR", help=f"of {detectors}")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--images", type=int, default=2)
-    parser.add_argument("--size", type=int, default=640, help="side of the images in pixels")
+    parser.add_argument("--images", type=int, default=8 if has_gpu else 2)
+    parser.add_argument("--size", type=int, default=800 if has_gpu else 640)
     parser.add_argument("--objects", type=int, default=8, help="in each image")
     parser.add_argument("--repeats", type=int, default=15)
-    args = parser.parse_args()
-    unknown = set(args.detectors) - set(detectors)
+    parser.add_argument("--evaluation-images", type=int, default=5000)
+    parser.add_argument("--record", type=Path, metavar="FOLDER", help="write a JSON for each table")
+    args = parser.parse_args(argv)
+    unknown = set(args.detectors) - set(detectors.DETECTORS)
     if unknown:
-        parser.error(f"unknown detector {sorted(unknown)[0]!r}: choose from {', '.join(detectors)}")
-    for detector in args.detectors or detectors:
-        benchmark(detector, args)
+        names = ", ".join(detectors.DETECTORS)
+        parser.error(f"unknown detector {sorted(unknown)[0]!r}: choose from {names}")
+    if args.device == "cuda" and not has_gpu:
+        parser.error("--device cuda: there is no GPU")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    settings = ", ".join(f"{k} {v}" for k, v in vars(args).items() if k not in NOT_SETTINGS and v)
+    for what in TABLES if args.what == "all" else [args.what]:
+        make, columns = TABLES[what]
+        rows = make(args)
+        print(f"{what}: {timing.hardware(args.device)}, torch {torch.__version__}; {settings}")
+        print(tabulate(rows, headers=columns, floatfmt=".3g"), end="\n\n")
+        if args.record:
+            name = f"benchmark_{what}_{args.device}"
+            made = timing.record(
+                name,
+                columns,
+                rows,
+                device=args.device,
+                settings=f"tools/benchmark.py {what}: {settings}",
+            )
+            args.record.mkdir(parents=True, exist_ok=True)
+            timing.write(made, args.record / f"{name}.json")
 
 
 if __name__ == "__main__":

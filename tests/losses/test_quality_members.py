@@ -7,6 +7,7 @@ import torch
 
 from iou_balanced.losses import (
     ClassWeights,
+    CorrelationLoss,
     IoUAwareBCELoss,
     MatchabilityAwareLoss,
     QualityFocalLoss,
@@ -299,6 +300,24 @@ def test_modules_are_their_functions():
     assert module(x, LABELS, POS_IOU) == expected
     assert repr(module).startswith("VarifocalLoss(alpha=0.5, gamma=1.0, iou_weighted=True")
     assert module.needs_pos_iou and module.takes_levels
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_changes_nothing(dtype):
+    """Scores of half precision, as AMP gives them; the arithmetic is that of float32."""
+    half = example().to(dtype).requires_grad_()
+    calls = [
+        *(lambda f=f: f(half, LABELS, POS_IOU.float(), eta=1.0) for f, _ in MEMBERS.values()),
+        lambda: task_aligned_bce_loss(half, LABELS, POS_IOU.float(), pos_object=OBJECTS),
+        lambda: CorrelationLoss(kind="spearman")(half, LABELS, POS_IOU.float()),
+    ]
+    for call in calls:
+        with torch.autocast("cpu", dtype=dtype):
+            inside = call()
+        outside = call()
+        assert inside.dtype == torch.float32 and torch.equal(inside, outside)
+        grads = [torch.autograd.grad(loss, half)[0] for loss in (inside, outside)]
+        assert grads[0].dtype == dtype and torch.equal(*grads)
 
 
 def test_values_are_not_looked_at_where_a_gpu_would_be_waited_for():

@@ -43,7 +43,7 @@ def trained(request):
     sum_losses = model.sum_losses
 
     def keep(*args):
-        got["args"] = args
+        got["args"] = args[:5]  # FCOS gives where the positives are as well
         return sum_losses(*args)
 
     model.sum_losses = keep

@@ -3,6 +3,7 @@
 Letters: T IoU thresholds, R recall levels, K classes, A area ranges, M detection limits.
 """
 
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
@@ -12,6 +13,8 @@ from pycocotools.cocoeval import COCOeval
 
 from iou_balanced.analysis.metric_names import MAIN_METRICS, METRICS
 from iou_balanced.formats.class_names import list_names
+
+from .scorer_parity import check_parity
 
 __all__ = [
     "MAIN_METRICS",
@@ -36,7 +39,8 @@ def find_scorer(scorer: str = "auto") -> Callable:
             faster-coco-eval reads them only from its own COCO class.
 
     Raises:
-        ValueError: another name.
+        ValueError: another name; or the numbers of the scorer that was asked for are not those of
+            pycocotools, the reference, on a small set. "auto" then is pycocotools, with a warning.
         ImportError: "faster-coco-eval" is asked for and missing.
     """
     if scorer not in SCORERS:
@@ -57,7 +61,23 @@ def find_scorer(scorer: str = "auto") -> Callable:
         cls = COCOeval if iou_type == "keypoints" else COCOeval_faster
         return cls(coco_gt, coco_dt, iou_type)
 
+    try:
+        _check_parity_once("faster-coco-eval", score)
+    except ValueError as error:
+        if scorer != "auto":
+            raise
+        warnings.warn(f"{error}: taken here", stacklevel=2)
+        return COCOeval
     return score
+
+
+_equal: set[str] = set()
+
+
+def _check_parity_once(name: str, score: Callable) -> None:
+    if name not in _equal:
+        check_parity(name, score)
+        _equal.add(name)
 
 
 def check_max_dets(max_dets_per_image: int | None) -> None:

@@ -197,6 +197,16 @@ class CorrelationLoss(nn.Module):
         """Whether the caller has to decode boxes with gradient for `pos_iou`."""
         return self.iou_gradient
 
+    def set_num_classes(self, num_classes: int) -> None:
+        """Tell the loss how many classes the detector has, if it wants to know.
+
+        Args:
+            num_classes: K.
+        """
+        tell = getattr(self.loss, "set_num_classes", None)
+        if tell is not None:
+            tell(num_classes)
+
     def forward(
         self,
         pred_logits: Tensor | Sequence[Tensor],

@@ -12,7 +12,7 @@ from iou_balanced.losses import ClassWeights
 
 from .class_weighting import check_class_balance
 from .ground_truth import check_ground_truth
-from .loss_families import check_cls_loss, check_modules, tell_num_classes
+from .loss_families import check_cls_loss, check_modules
 from .loss_state import put_scalar, record_w_loc, warn_if_state_was_lost
 from .positives import (
     PositiveIndex,
@@ -34,8 +34,6 @@ class InjectedLosses:
 
     on_heatmaps = False
     """Whether the classification loss is called with a heat map, or with class labels."""
-    by_softmax = False
-    """Whether the class logits have a background column."""
     _state_checked = False
     _gt_classes = None
     _feature_sizes = None
@@ -61,8 +59,7 @@ class InjectedLosses:
                 does not go with it or with the model's classes.
         """
         check_modules(cls_loss=cls_loss, box_loss=box_loss, loss_normalizer=loss_normalizer)
-        check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps, by_softmax=self.by_softmax)
-        tell_num_classes(cls_loss, self.num_classes)
+        check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps)
         check_class_balance(class_balance, cls_loss, self.num_classes)
         self.cls_loss, self.box_loss = cls_loss, box_loss
         self.loss_normalizer, self.class_balance = loss_normalizer, class_balance
@@ -198,9 +195,12 @@ class InjectedLosses:
         A GPU is waited for once, for where the positives are; not where `index` says that.
 
         Args:
-            anchors, pred_logits, gt_labels, pred_anchor_deltas, gt_boxes: see
-                `InjectedLosses.losses`.
-            index: where the positives are, in the order of `gt_labels`; found here where None.
+            anchors: see `InjectedLosses.losses`.
+            pred_logits: see `InjectedLosses.losses`.
+            gt_labels: see `InjectedLosses.losses`.
+            pred_anchor_deltas: see `InjectedLosses.losses`.
+            gt_boxes: see `InjectedLosses.losses`.
+            index: where the positives are, if the caller has found them.
 
         Returns:
             The classification loss, the box loss and the number of positives; scalars.

@@ -13,6 +13,8 @@ from torch import Tensor
 from .chunks import Place, chunks_of
 from .tables import Tables, rest_weights
 
+ROWS_AT_ONCE = 1 << 18
+
 
 class Chunk(NamedTuple):
     """Rows that are worked on together."""
@@ -75,18 +77,30 @@ class Rows(NamedTuple):
 
     def own(self, dtype: torch.dtype) -> Tensor:
         """(N, R) logit of each row's own element; of a row that has none, any number."""
-        columns = self.labels.clamp(0, self.num_classes - 1).unsqueeze(-1).split(self.sizes(), 1)
-        picked = [x.gather(-1, c) for x, c in zip(self.logits, columns, strict=True)]
-        return torch.cat(picked, dim=1).squeeze(-1).to(dtype)
+        own = torch.empty_like(self.labels, dtype=dtype)
+        for chunk in self._blocks():
+            column, _ = self._own_columns(self.labels[chunk.of_labels])
+            own[chunk.of_labels] = self.logits[chunk.level][chunk.place].gather(-1, column)[..., 0]
+        return own
 
     def put_own(self, grads: list[Tensor], own: Tensor) -> None:
         """Write (N, R) numbers over the own elements of positive rows."""
-        sizes = self.sizes()
-        columns, is_positive = self._own_columns(self.labels)
-        own = own.unsqueeze(-1).to(grads[0].dtype)
-        parts = (x.split(sizes, 1) for x in (columns, is_positive, own))
-        for grad, column, positive, value in zip(grads, *parts, strict=True):
-            grad.scatter_(-1, column, torch.where(positive, value, grad.gather(-1, column)))
+        for chunk in self._blocks():
+            grad, value = grads[chunk.level][chunk.place], own[chunk.of_labels].unsqueeze(-1)
+            column, is_positive = self._own_columns(self.labels[chunk.of_labels])
+            value = torch.where(is_positive, value.to(grad.dtype), grad.gather(-1, column))
+            grad.scatter_(-1, column, value)
+
+    def _blocks(self) -> Iterator[Chunk]:
+        """Rows of all images, so many that what has one entry a row is small."""
+        first = 0
+        for level, x in enumerate(self.logits):
+            step = max(ROWS_AT_ONCE // max(len(x), 1), 1)
+            for start in range(0, x.shape[1], step):
+                rows = slice(start, min(start + step, x.shape[1]))
+                of_labels = slice(first + rows.start, first + rows.stop)
+                yield Chunk(level, (slice(None), rows), (slice(None), of_labels))
+            first += x.shape[1]
 
     def hide_own(self, values: Tensor, chunk: Chunk) -> None:
         """Make the own elements of a chunk's (n, r, K) `values` 0."""

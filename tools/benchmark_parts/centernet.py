@@ -1,4 +1,3 @@
-#!/usr/bin/env python
 """What targets, losses and decoding take of CenterNet's training step and inference.
 
 The parts are timed by themselves, interleaved in one run: the network (backbone, neck and heads,
@@ -7,21 +6,21 @@ the counting that gradient accumulation adds. The share is that of the part in t
 the network. Milliseconds depend on the machine and its load; the shares are what to quote.
 """
 
-import argparse
-import statistics
-import time
 from pathlib import Path
 
 import torch
 from detectron2.config import LazyConfig, instantiate
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
-from tabulate import tabulate
 
 from iou_balanced.losses import ClassBalance
 from iou_balanced.modeling.centernet.head import CenterNetPredictions
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs/COCO"
+from .timing import alternate
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs/COCO"
+CONFIG_NAMES = [f"centernet_{x}_140e{y}" for x in ("MNV2", "R_18") for y in ("", "_bofl")]
+COLUMNS = ["config", "part", "ms", "network, ms", "share, %"]
 
 
 def make_batch(images: int, size: int, objects: int, num_classes: int) -> list[dict]:
@@ -76,17 +75,6 @@ class Parts:
         self.model.forward_inference(self.images, [], CenterNetPredictions(*self.predictions))
 
 
-def milliseconds(function, model, device: str) -> float:
-    model.zero_grad(set_to_none=True)
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
-
-
 def benchmark(name: str, args) -> list[list]:
     torch.manual_seed(0)
     model = instantiate(LazyConfig.load(str(CONFIGS / f"{name}.py")).model).to(args.device)
@@ -100,41 +88,28 @@ def benchmark(name: str, args) -> list[list]:
         "counting for accumulation": (parts.count, parts.network_and_gradient, True),
         "decoding": (parts.decode, parts.inference_network, False),
     }
-    times = {}
-    for repeat in range(args.repeats + 1):
-        for *functions, training in pairs.values():  # interleaved: a busy machine slows all
-            model.train(training)
-            for function in functions:
-                value = milliseconds(function, model, args.device)
-                if repeat:  # the first one warms up
-                    times.setdefault(function, []).append(value)
-    medians = {function: statistics.median(x) for function, x in times.items()}
+    steps = {}
+    for part, (function, network, training) in pairs.items():
+        for name_of, called in ((part, function), (f"{part}, network", network)):
+            steps[name_of] = _in_mode(model, training, called)
+    timings = alternate(steps, args.repeats, args.device, warm_up=1)
     rows = []
-    for part, (function, network, _) in pairs.items():
-        share = 100 * medians[function] / (medians[function] + medians[network])
-        rows.append([name, part, medians[function], medians[network], share])
+    for part in pairs:
+        own, network = timings[part].median, timings[f"{part}, network"].median
+        rows.append([name, part, own, network, 100 * own / (own + network)])
     return rows
 
 
-def main() -> None:
-    names = [f"centernet_{x}_140e{y}" for x in ("MNV2", "R_18") for y in ("", "_bofl")]
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("configs", nargs="*", default=names, help=f"of configs/COCO: {names}")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--objects", type=int, default=7, help="in each image; 7 is COCO's mean")
-    parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args()
+def _in_mode(model, training: bool, function):
+    def step():
+        model.train(training)
+        model.zero_grad(set_to_none=True)
+        function()
+
+    return step
+
+
+def rows(args) -> list[list]:
+    """The table, in the order of `COLUMNS`."""
     with EventStorage():
-        rows = [row for name in args.configs for row in benchmark(name, args)]
-    print(
-        f"{args.images} images of {args.size} px, {args.objects} objects each, {args.device}, "
-        f"torch {torch.__version__}, {torch.get_num_threads()} threads"
-    )
-    headers = ["config", "part", "ms", "network, ms", "share, %"]
-    print(tabulate(rows, headers=headers, floatfmt=("", "", ".1f", ".0f", ".2f")))
-
-
-if __name__ == "__main__":
-    main()
+        return [row for name in CONFIG_NAMES for row in benchmark(name, args)]
