@@ -115,9 +115,10 @@ def _column_slopes(scores: RowScores, negatives: Negatives) -> Tensor:
         gamma = rows.of_classes(gamma.to(dtype))
     total = torch.zeros(scores.num_classes, dtype=torch.float64, device=rows.labels.device)
     for chunk in rows.chunks():
-        slopes = focal_slope(rows.countable(chunk, None, dtype), gamma, negatives.detached)
-        factors: list[float | Tensor] = [negatives.scale, *rows.weights(chunk, dtype)]
-        for factor in factors:
+        logits = rows.logits[chunk.level][chunk.place].to(dtype)
+        slopes = focal_slope(logits, gamma, negatives.detached)
+        for factor in [*rows.weights(chunk, dtype), rows.counts(chunk, dtype)]:
             slopes.mul_(factor)
+        rows.hide_own(slopes, chunk)
         total += slopes.sum(dim=(0, 1))
-    return total
+    return total * negatives.scale
