@@ -110,3 +110,12 @@ def test_a_state_of_before_the_first_batch_is_a_new_beginning():
     statistics.add(torch.ones(1, K))
     statistics.load_resume_state_dict({"samples": None})
     assert not statistics.sums.any()
+
+
+def test_a_batch_that_is_not_finite_does_not_count():
+    module = EqualizedFocalLoss()
+    labels = torch.tensor([0, 2])
+    module(torch.zeros(2, 2, requires_grad=True), labels)
+    before = module.statistics.sums.clone()
+    module(torch.tensor([[float("nan"), 0.0], [0.0, 0.0]], requires_grad=True), labels)
+    assert before.any() and torch.equal(module.statistics.sums, before)

@@ -20,7 +20,7 @@ class ClassStatistics(nn.Module):
     They move with the model and are no part of its weights: a resumed run goes on with them
     (`resume_state_dict`), and a fine-tuning starts afresh. Within `whole_batch` the calls are for
     parts of one batch: what they add counts when the batch has ended, so that all of its parts are
-    weighed alike.
+    weighed alike. A batch whose numbers are not finite does not count.
 
     Args:
         names: of the S kinds.
@@ -94,6 +94,8 @@ class ClassStatistics(nn.Module):
     def _take_in(self, sums: Tensor) -> None:
         if self.across_processes:
             sums = all_reduce_sum(sums)
+        # One batch that is not finite, which a trainer may skip, must not spoil all that follow.
+        sums = torch.where(sums.isfinite().all(), sums, 0.0)
         self.sums = self.sums.to(sums.device) + sums
 
     def resume_state_dict(self) -> dict[str, Any]:

@@ -117,9 +117,8 @@ def _column_slopes(scores: RowScores, negatives: Negatives) -> Tensor:
     for chunk in rows.chunks():
         logits = rows.logits[chunk.level][chunk.place].to(dtype)
         slopes = focal_slope(logits, gamma, negatives.detached)
-        rows.hide_own(slopes, chunk)
-        for factor in (rows.counts(chunk, dtype), *rows.weights(chunk, dtype)):
+        for factor in [*rows.weights(chunk, dtype), rows.counts(chunk, dtype)]:
             slopes.mul_(factor)
-        slopes.mul_(negatives.scale)
+        rows.hide_own(slopes, chunk)
         total += slopes.sum(dim=(0, 1))
-    return total
+    return total * negatives.scale
