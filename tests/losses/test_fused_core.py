@@ -53,19 +53,17 @@ def test_checkpointing_and_accumulation(backend):
     torch.testing.assert_close(gradient_of(Model(backend), times=3), 3 * expected)
 
 
-@BACKENDS
-def test_torch_compile_of_the_model_around_it(backend):
+def test_torch_compile_of_the_model_around_it():
     # The loss is left out of the model's graph: its own is another one.
-    model = Model(backend)
+    model = Model()
     compiled_model = torch.compile(model, backend="eager")
     torch.testing.assert_close(gradient_of(model, compiled_model), gradient_of(Model()))
 
 
-@BACKENDS
-def test_distributed_data_parallel(backend, tmp_path):
+def test_distributed_data_parallel(tmp_path):
     dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        model = Model(backend)
+        model = Model()
         grad = gradient_of(model, DistributedDataParallel(model))
     finally:
         dist.destroy_process_group()
