@@ -12,7 +12,7 @@ from iou_balanced.data.image_reading import NamedErrors, install_reader
 from iou_balanced.data.stream import build_stream_loader, temporary_seed
 
 from .config import accepts, locate_target
-from .errors import UserError, data_errors_as_user_errors
+from .errors import UserError
 
 
 class ContinuingLoader:
@@ -23,17 +23,19 @@ class ContinuingLoader:
 
     Args:
         build: called with the batches to leave out and the seed; returns an iterable.
-        seed: of the stream. None: it has to be set before the first batch.
+        seed: of the stream.
+        errors: a context for the reading of images.
 
     Attributes:
         start: batches to leave out.
     """
 
-    def __init__(self, build: Callable, seed: int | None = None):
+    def __init__(self, build: Callable, seed: int | None = None, *, errors: Callable | None = None):
         self.build, self.seed, self.start = build, seed, 0
+        self._errors = errors or contextlib.nullcontext
 
     def __iter__(self):
-        with data_errors_as_user_errors():  # also of the images that it reads
+        with self._errors():
             yield from self.build(self.start, self.seed)
 
 

@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, Tenso
 from iou_balanced.files import write_atomically
 
 from .durable import full_disk_as_user_error
-from .preemption import Stopped
 
 __all__ = ["METRICS", "RecordWriter", "cut_metrics", "set_metrics_aside"]
 
@@ -27,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 METRICS = "metrics.json"
 _WINDOW = 20  # values that Detectron2's writers smooth over
+# They are of a machine and not of the training, so that a checkpoint is the same on each.
+_NEVER = {"latest": (None, -1)}
+_TIMES = ("time", "data_time", "rank_data_time", "eta_seconds")
 
 
 class RecordWriter(hooks.PeriodicWriter):
@@ -49,18 +50,22 @@ class RecordWriter(hooks.PeriodicWriter):
     def before_train(self) -> None:
         trainer = self.trainer
         start = trainer.start_iter
-        last, evaluated = -1, False
+        last, newest = -1, {}
         if comm.is_main_process() and "://" not in self._folder:
-            last, evaluated = self._continue_files(start)
+            last, newest = self._continue_files(start)
         if start == 0:
             return
-        _restore(trainer.storage, self._restored.get("scalars", {}))
+        known = self._restored.get("scalars", {})
         self._restored = {}
-        evaluated = comm.all_gather(evaluated)[0]
+        _restore(trainer.storage, known)
+        # The checkpoint was written before the evaluation, so that it lacks what that has found.
+        found = {k: v for k, v in newest.items() if known.get(k, _NEVER)["latest"][1] != start - 1}
+        is_evaluated = comm.all_gather(bool(found))[0]
         if start >= trainer.max_iter:
             return
         with _at_iteration(trainer, start - 1):
-            if not evaluated:
+            trainer.storage.put_scalars(**found, smoothing_hint=False)
+            if not is_evaluated:
                 for hook in trainer._hooks:
                     if isinstance(hook, (hooks.EvalHook, hooks.BestCheckpointer)):
                         hook.after_step()
@@ -75,8 +80,9 @@ class RecordWriter(hooks.PeriodicWriter):
                     writer._writer.flush()  # it would keep two minutes of records in memory
 
     def after_train(self) -> None:
-        if isinstance(sys.exc_info()[1], Stopped):
-            # The resumed run writes what the period asks for: the values are in the checkpoint.
+        if self.trainer.iter < self.trainer.max_iter:
+            # Broken off: the values are in the checkpoint, and the resumed run writes what the
+            # period asks for.
             for writer in self._writers:
                 writer.close()
             return
@@ -96,15 +102,19 @@ class RecordWriter(hooks.PeriodicWriter):
         """
         self._restored = state_dict
 
-    def _continue_files(self, start: int) -> tuple[int, bool]:
-        """The last iteration recorded, and whether it was evaluated."""
+    def _continue_files(self, start: int) -> tuple[int, dict]:
+        """The last iteration recorded, and what is recorded of the one before `start`."""
         path = Path(self._folder, METRICS)
+        last, newest = -1, {}
         if start == 0:
             set_metrics_aside(path)
-            last, evaluated = -1, False
         else:
             prolonged = self._restored.get("max_iter") == start < self.trainer.max_iter
-            last, evaluated = cut_metrics(path, start, keep_evaluation=prolonged)
+            records = cut_metrics(path, start, keep_evaluation=prolonged)
+            last = max((r["iteration"] for r in records if r["iteration"] < start), default=-1)
+            for record in records:
+                if record["iteration"] == start - 1:
+                    newest.update(record)
         for writer in self._writers:
             if isinstance(writer, JSONWriter):
                 writer._file_handle.close()  # of the file that was replaced
@@ -113,10 +123,10 @@ class RecordWriter(hooks.PeriodicWriter):
             elif isinstance(writer, TensorboardXWriter):
                 writer._last_write = last
                 _purge(writer, last + 1)
-        return last, evaluated
+        return last, {k: v for k, v in newest.items() if k not in (*_TIMES, "iteration")}
 
 
-def cut_metrics(path: Path, start: int, *, keep_evaluation: bool = False) -> tuple[int, bool]:
+def cut_metrics(path: Path, start: int, *, keep_evaluation: bool = False) -> list[dict]:
     """Leave out what a run that goes on at iteration `start` records again, and torn lines.
 
     Args:
@@ -125,25 +135,22 @@ def cut_metrics(path: Path, start: int, *, keep_evaluation: bool = False) -> tup
         keep_evaluation: keep that after the last iteration of a run that had ended there.
 
     Returns:
-        the last iteration in it, -1 for none, and whether iteration start - 1 has an evaluation.
+        the training's records that stay.
     """
     if not path.exists():
-        return -1, False
+        return []
     lines = path.read_bytes().splitlines(keepends=True)
-    kept, last, evaluated = [], -1, False
+    kept, records = [], []
     for line in lines:
         record = _parse(line)
         if record is None:
             continue
         iteration = record.get("iteration")
         if isinstance(iteration, int) and "checkpoint" not in record:  # else of --eval-only
-            if iteration == start and keep_evaluation and "total_loss" not in record:
-                pass
-            elif iteration >= start:
+            is_final = iteration == start and "total_loss" not in record
+            if iteration >= start and not (is_final and keep_evaluation):
                 continue
-            else:
-                last = max(last, iteration)
-                evaluated |= iteration == start - 1 and any("/" in key for key in record)
+            records.append(record)
         kept.append(line)
     if kept != lines:
         logger.info(
@@ -155,7 +162,7 @@ def cut_metrics(path: Path, start: int, *, keep_evaluation: bool = False) -> tup
         )
         with full_disk_as_user_error(path):
             write_atomically(path, lambda file: file.writelines(kept), mode="wb", durable=True)
-    return last, evaluated
+    return records
 
 
 def set_metrics_aside(path: Path) -> None:
@@ -206,7 +213,7 @@ def _state_of(storage: EventStorage) -> dict:
             "smoothed": smoothed[name],
         }
         for name, history in storage.histories().items()
-        if name in latest
+        if name in latest and name not in _TIMES
     }
 
 

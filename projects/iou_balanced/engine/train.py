@@ -147,7 +147,8 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     pending = [dataset]  # the loader keeps a packed copy: let go of this one
     del dataset
     loader = ContinuingLoader(
-        lambda start, seed: build_train_loader(cfg, start, pending.pop(), seed=seed)
+        lambda start, seed: build_train_loader(cfg, start, pending.pop(), seed=seed),
+        errors=data_errors_as_user_errors,
     )
     if cfg.train.accumulation_steps > 1:
         logger.info(
