@@ -1,11 +1,16 @@
 """Runs that are broken off and resumed, and the comparison of what they leave."""
 
 import json
+import os
+import time
+import traceback
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+
+from iou_balanced.engine import main
 
 from .helpers import ROOT
 
@@ -69,3 +74,41 @@ def scalars(folder: Path, tag: str) -> list[tuple[int, float]]:
     events = EventAccumulator(str(folder))
     events.Reload()
     return [(event.step, event.value) for event in events.Scalars(tag)]
+
+
+def start(args) -> int:
+    """Run `main` in a forked process, which need not import everything again; returns its id."""
+    process = os.fork()
+    if process == 0:
+        code = 1
+        try:
+            main(args)
+            code = 0
+        except SystemExit as e:
+            code = e.code
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return process
+
+
+def end_of(process: int) -> int:
+    """Wait for it; its exit code, negative for the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def wait_until(condition, process: int | None = None, seconds: float = 200) -> None:
+    """Until it holds; the process, a child of this one, must not end before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        assert process is None or os.waitpid(process, os.WNOHANG)[0] == 0, "it has ended"
+        time.sleep(0.02)
+
+
+def last_iteration(folder: Path) -> int:
+    """The last one in metrics.json, -1 for none."""
+    path = folder / "metrics.json"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return json.loads(lines[-1])["iteration"] if lines else -1

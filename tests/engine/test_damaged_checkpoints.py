@@ -116,7 +116,7 @@ def test_every_flipped_byte_of_the_content_is_found(tmp_path):
 def test_a_damaged_final_or_best_checkpoint(small, tmp_path, log):
     """Their names do not tell how new they are."""
     for name in ("model_final.pth", "model_best.pth"):
-        shutil.copy(tmp_path / "model_0000009.pth", tmp_path / name)
+        shutil.copy(tmp_path / "model_0000029.pth", tmp_path / name)
         flip(tmp_path / name, 0.5)
     small.tag_last_checkpoint("model_final.pth")
     small.resume_or_load("", resume=True)
