@@ -79,9 +79,7 @@ def test_images_of_a_batch_are_wide_or_high():
 def test_workers_and_start_change_nothing(workers, grouped):
     whole = batches(12, aspect_ratio_grouping=grouped)
     for start in (0, 1, 5):
-        later = batches(
-            12 - start, start=start, num_workers=workers, aspect_ratio_grouping=grouped
-        )
+        later = batches(12 - start, start=start, num_workers=workers, aspect_ratio_grouping=grouped)
         assert later == whole[start:]
 
 
@@ -211,7 +209,9 @@ def test_an_image_without_size_cannot_be_grouped():
 
 def test_a_batch_that_cannot_be_shared(as_process):
     as_process(0, 2)
-    with pytest.raises(ValueError, match="a multiple of 2 processes with 2 micro-batches, but got 6"):
+    with pytest.raises(
+        ValueError, match="a multiple of 2 processes with 2 micro-batches, but got 6"
+    ):
         StreamBatchSampler([0], batch_size=6, parts=2)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -12,7 +14,7 @@ from PIL import Image
 
 from iou_balanced.engine import main
 
-from .helpers import ROOT
+from .helpers import CONFIG, ROOT, TINY
 
 DIGITS = ROOT / "configs/Digits"
 
@@ -112,3 +114,22 @@ def last_iteration(folder: Path) -> int:
     path = folder / "metrics.json"
     lines = path.read_text().splitlines() if path.exists() else []
     return json.loads(lines[-1])["iteration"] if lines else -1
+
+
+def popen(*opts, flags=(), launcher=(sys.executable,), config=CONFIG) -> subprocess.Popen:
+    """tools/train_net.py with the tiny data set, under way; stderr is piped."""
+    command = [*launcher, str(ROOT / "tools/train_net.py"), "--config-file", config, *flags]
+    return subprocess.Popen(
+        [*command, *TINY, *opts],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def is_gone(folder: Path) -> bool:
+    """Whether no process has the folder in its command line."""
+    return subprocess.run(["pgrep", "-f", str(folder)], capture_output=True).returncode == 1
