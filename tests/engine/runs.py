@@ -20,7 +20,7 @@ DIGITS = ROOT / "configs/Digits"
 
 
 def shapes_set(folder: Path) -> Path:
-    """A COCO file of ten wide and high images of noise, with an object of one of ten classes each."""
+    """A COCO file of ten wide or high images of noise, with an object of a class each."""
     images, annotations = [], []
     for i in range(10):
         width, height = (64, 32) if i % 3 else (32, 64)

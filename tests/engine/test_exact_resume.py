@@ -1,4 +1,4 @@
-"""A run that is broken off and resumed ends with the numbers of one that was not, to the last bit."""
+"""A run that is broken off and resumed ends as one that was not, to the last bit."""
 
 import copy
 

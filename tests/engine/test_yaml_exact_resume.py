@@ -31,8 +31,10 @@ CASES = {
     "a seed, micro-batches": (["SEED", 4, "SOLVER.ACCUMULATION_STEPS", 2], [3]),
     "PreciseBN": (["TEST.PRECISE_BN.ENABLED", True, "TEST.PRECISE_BN.NUM_ITER", 2], [3]),
     "repeat factors": (
-        ["DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"]
-        + ["DATALOADER.REPEAT_THRESHOLD", 0.9, "DATALOADER.NUM_WORKERS", 0],
+        [
+            *("DATALOADER.SAMPLER_TRAIN", "RepeatFactorTrainingSampler"),
+            *("DATALOADER.REPEAT_THRESHOLD", 0.9, "DATALOADER.NUM_WORKERS", 0),
+        ],
         [2, 4],
     ),
 }
