@@ -1,69 +1,77 @@
 """What exactness costs: time of loading training images, and of writing a checkpoint.
 
-python tools/benchmark_loading.py [--against PROJECTS] [--workers 2] [--images 2000] [--repeats 5]
+python tools/benchmark_loading.py [--workers 2] [--images 1000] [--repeats 5]
     [--parameters 30000000] [--output FILE]
 
-Loading: digits of 128 px through the mapper of a config, by another version, whose folder
-`projects` is PROJECTS, and by this one, alternately, each time in a process of its own.
-Checkpoint: `torch.save` with a flush to disk, and ours, alternately. CPU seconds are of the
-process and those that load for it.
+Loading: digits of 128 px through the mapper of a config, by Detectron2's loader and by ours, with
+batches of one aspect ratio. Checkpoint: `torch.save` with a flush to the disk, and ours. Both ways
+run alternately. CPU seconds are of the process and of those that load for it.
 """
 
 import argparse
+import itertools
 import json
 import os
 import platform
+import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from detectron2.config import instantiate
+from detectron2.data import build_detection_train_loader
 from tabulate import tabulate
 from torch import nn
 
+from iou_balanced.data.stream import build_stream_loader
+from iou_balanced.engine import load_config
 from iou_balanced.engine.checkpoint import Checkpointer
+from iou_balanced.engine.loader import read_train_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECTS = ROOT / "projects"
-
-LOADING = """
-import itertools, json, resource, sys, time
-from iou_balanced.engine import load_config
-from iou_balanced.engine.loader import build_train_loader, read_train_dataset
-
-config, workers, images = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-cfg = load_config(config, [f"dataloader.train.num_workers={workers}", "train.device=cpu",
-    "datasets.train.num_images=200", "dataloader.train.aspect_ratio_grouping=true",
-    "dataloader.train.total_batch_size=4", "train.seed=0"])
-dataset = read_train_dataset(cfg)
-loader = iter(build_train_loader(cfg, 0, dataset))
-list(itertools.islice(loader, 2 * workers + 2))  # the workers are there
-
-def cpu():
-    return sum(sum(resource.getrusage(who)[:2]) for who in
-               (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-
-start, used = time.perf_counter(), cpu()
-for _ in range(images // 4):
-    next(loader)
-wall = time.perf_counter() - start
-del loader  # so that the children's time counts
-print(json.dumps({"s": wall, "cpu_s": cpu() - used}))
-"""
+BATCH = 4
 
 
-def load(projects: Path, workers: int, images: int) -> dict:
-    """Seconds of loading `images` images in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(projects), "OMP_NUM_THREADS": "1"}
-    config = str(ROOT / "configs/Digits/retinanet_small.py")
-    command = [sys.executable, "-W", "ignore", "-c", LOADING, config, str(workers), str(images)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(sum(resource.getrusage(kind)[:2]) for kind in kinds)
+
+
+def alternate(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[dict]]:
+    """Seconds of each call; which comes first changes each time, and a first round gets warm."""
+    runs: dict[str, list[dict]] = {name: [] for name in ways}
+    for i in range(repeats + 1):
+        for name in list(ways)[:: 1 if i % 2 else -1]:
+            start, cpu = time.perf_counter(), cpu_seconds()
+            ways[name]()
+            found = {"s": time.perf_counter() - start, "cpu_s": cpu_seconds() - cpu}
+            if i:
+                runs[name].append(found)
+    return runs
+
+
+def measure_loading(workers: int, images: int, repeats: int) -> dict[str, list[dict]]:
+    """Seconds of loading `images` images, from the start of the workers to their end."""
+    overrides = ["train.device=cpu", "datasets.train.num_images=200"]
+    cfg = load_config(str(ROOT / "configs/Digits/retinanet_small.py"), overrides)
+    dataset, mapper = read_train_dataset(cfg), instantiate(cfg.dataloader.train.mapper)
+    kwargs = {"mapper": mapper, "total_batch_size": BATCH, "num_workers": workers}
+
+    def take(loader) -> None:
+        for _ in itertools.islice(loader, images // BATCH):
+            pass
+
+    return alternate(
+        {
+            "Detectron2's loader": lambda: take(build_detection_train_loader(dataset, **kwargs)),
+            "ours": lambda: take(build_stream_loader(dataset, seed=0, **kwargs)),
+        },
+        repeats,
+    )
 
 
 class _State:
@@ -95,15 +103,7 @@ def measure_checkpoints(folder: Path, parameters: int, repeats: int) -> dict[str
         "torch.save and fsync": lambda: save_plainly(content, folder / "plain.pth"),
         "checkpoint": lambda: checkpointer.save("model_0000001", iteration=1),
     }
-    runs: dict[str, list[dict]] = {name: [] for name in ways}
-    for i in range(repeats + 1):
-        for name in list(ways)[:: 1 if i % 2 else -1]:
-            start, cpu = time.perf_counter(), time.process_time()
-            ways[name]()
-            found = {"s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu}
-            if i:  # the first is to get warm
-                runs[name].append(found)
-    return runs
+    return alternate(ways, repeats)
 
 
 def table(runs: dict[str, list[dict]]) -> str:
@@ -124,23 +124,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--against", type=Path, help="folder `projects` of another version")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--parameters", type=int, default=30_000_000)
     parser.add_argument("--output", type=Path, help="JSON file for the record")
     args = parser.parse_args()
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     record = {"machine": machine, "torch": torch.__version__}
-    if args.against is not None:
-        runs: dict[str, list[dict]] = {"other": [], "this": []}
-        for i in range(args.repeats):
-            for name in list(runs)[:: 1 if i % 2 else -1]:
-                projects = PROJECTS if name == "this" else args.against.resolve()
-                runs[name].append(load(projects, args.workers, args.images))
-        print(f"{args.images} images, {args.workers} workers\n{table(runs)}")
-        record["loading"] = runs
+    runs = measure_loading(args.workers, args.images, args.repeats)
+    print(f"{args.images} images, {args.workers} workers\n{table(runs)}")
+    record["loading"] = runs
     with tempfile.TemporaryDirectory(dir=".") as folder:
         runs = measure_checkpoints(Path(folder), args.parameters, args.repeats)
     print(f"a checkpoint of {args.parameters / 1e6:g} million parameters\n{table(runs)}")

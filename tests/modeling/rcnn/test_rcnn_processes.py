@@ -90,7 +90,9 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one_with_the_whole_batch(results, stage):
     whole = run(stage, [0, 1])
-    for split, expected, *parts in zip(ORDERS[stage], whole, *(r[stage] for r in results), strict=True):
+    for split, expected, *parts in zip(
+        ORDERS[stage], whole, *(r[stage] for r in results), strict=True
+    ):
         losses, grads, w_loc = expected
         assert (w_loc is None) == (split == "none")
         for part in parts:
