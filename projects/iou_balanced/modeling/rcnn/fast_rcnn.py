@@ -33,7 +33,8 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     losses, value and gradients are Detectron2's in one process. Both losses are divided by R, the
     number of all sampled proposals, as Detectron2 and MMDetection do (the reason is at the end of
     `FastRCNNOutputLayers.box_reg_loss`). Of several processes it is their mean, where Detectron2
-    takes each process's own: so N processes give the gradients of one. A Cascade R-CNN takes one for each stage.
+    takes each process's own: so N processes give the gradients of one. A Cascade R-CNN takes one
+    for each stage.
 
     Args:
         cls_loss: called with logits (R, K + 1), background last, labels (R,), and the
