@@ -124,7 +124,9 @@ def _look_into(path: Path, needed: list[str]) -> CheckpointFile:
         if lacking:
             text = f"it has no {lacking[0]}: it holds weights, and no state of a training"
             return CheckpointFile(path, number, text)
-        return CheckpointFile(path, int(content["trainer"]["iteration"]))
+        if "trainer" in content:
+            number = int(content["trainer"]["iteration"])
+        return CheckpointFile(path, number)
     except Exception as e:  # damage of every kind
         problem = problem_of(path) or f"it cannot be read ({type(e).__name__}: {_one_line(e)})"
         return CheckpointFile(path, number, problem)
