@@ -55,7 +55,7 @@ RULES = {
 # Libraries that rooms which may import Detectron2 may import too; it requires them itself.
 WITH_DETECTRON2 = {
     *("PIL", "fvcore", "iopath", "matplotlib", "numpy", "omegaconf", "pycocotools", "tabulate"),
-    *("termcolor", "torch", "torchvision", "tqdm", "yacs", "yaml"),
+    *("tensorboard", "termcolor", "torch", "torchvision", "tqdm", "yacs", "yaml"),
 }
 # Only where they are asked for: extras.
 OPTIONAL = {
@@ -80,7 +80,16 @@ ORDERS = {
         "rcnn",
         "conversion",
     ],
-    "data": ["class_counts", "transforms", "image_reading", "datasets", "mapper", "check"],
+    "data": [
+        "loading_processes",
+        "stream",
+        "class_counts",
+        "transforms",
+        "image_reading",
+        "datasets",
+        "mapper",
+        "check",
+    ],
 }
 
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.layers import FrozenBatchNorm2d
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -21,14 +20,15 @@ from .class_names import (
     on_every_process,
 )
 from .config import all_keys
+from .durable import DurableCheckpointer
 from .errors import UserError
 from .lazy_class_names import WEIGHTS_KEY, init_classes_of
 
 logger = logging.getLogger(__name__)
 
 
-class Checkpointer(DetectionCheckpointer):
-    """Detectron2's, which knows the classes, and what it could not match (`incompatible`).
+class Checkpointer(DurableCheckpointer):
+    """`DurableCheckpointer`, which knows the classes, and what it could not match (`incompatible`).
 
     With `classes`, their names are saved with every file, and what is loaded is compared with them:
     a resume needs the same classes in the same order; else the rows of a classifier are given to
@@ -37,7 +37,7 @@ class Checkpointer(DetectionCheckpointer):
     files load too.
 
     Args:
-        model, save_dir, save_to_disk, checkpointables: see `DetectionCheckpointer`.
+        model, save_dir, save_to_disk, checkpointables: see `DurableCheckpointer`.
         classes: of the model; None, or without names, compares nothing.
         init_classes: what overrides the names in a file that is not resumed; see
             `initial_mapping`.

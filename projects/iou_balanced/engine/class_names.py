@@ -16,6 +16,7 @@ from detectron2.utils import comm
 
 from iou_balanced.formats.class_names import check_spelling, list_names, match_class_names
 
+from .checkpoint_files import checkpoints_in, order_by_age
 from .class_mapping import INIT_CLASSES, ClassMapping
 from .errors import UserError, data_errors_as_user_errors
 
@@ -167,12 +168,9 @@ def peek(path: str) -> Mapping:
 
 
 def last_checkpoint(folder: str) -> str:
-    """The file that a resume goes on with; "" if there is none."""
-    try:
-        with open(os.path.join(folder, "last_checkpoint")) as f:
-            return os.path.join(folder, f.read().strip())
-    except OSError:
-        return ""
+    """The newest checkpoint of a run that can be read; "" if there is none."""
+    files = [file for file in order_by_age(checkpoints_in(folder)) if file.problem is None]
+    return str(files[0].path) if files else ""
 
 
 def check_resumed(

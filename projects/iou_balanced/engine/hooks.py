@@ -3,15 +3,19 @@
 import difflib
 import json
 import logging
-import os
+import math
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from detectron2.engine import HookBase, hooks
-from detectron2.utils.file_io import PathManager
 from torch.nn.parallel import DistributedDataParallel
 
+from iou_balanced.files import write_atomically
+
+from .checkpoint_files import problem_of
 from .class_balance import lazy_config_key
+from .durable import full_disk_as_user_error
 from .errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -69,19 +73,24 @@ class ResumeStateHook(HookBase):
 class BestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's, which after a resume has forgotten what the best was.
 
-    The best value is kept beside model_best.pth, in model_best.json.
+    The best value is kept in model_best.pth, and for readers in model_best.json beside it.
     """
 
     def before_train(self) -> None:
-        path = self._json_path()
-        if self.trainer.start_iter > 0 and PathManager.isfile(path):
-            with PathManager.open(path) as f:
-                best = json.load(f)
-            if best["metric"] == self._val_metric:
-                self.best_metric, self.best_iter = best["value"], best["iteration"]
+        path = self._path(".pth")
+        if self.trainer.start_iter == 0 or not path.is_file():
+            return
+        problem = problem_of(path)
+        if problem is not None:
+            logger.warning("%s is given up: %s. The next evaluation is the best", path, problem)
+            return
+        best = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("best")
+        if best is None:  # of an earlier version
+            best = self._read_json()
+        if best is not None and best["metric"] == self._val_metric:
+            self.best_metric, self.best_iter = best["value"], best["iteration"]
 
     def _best_checking(self) -> None:
-        before = self.best_iter
         latest = self.trainer.storage.latest()
         if self._val_metric not in latest:
             near = difflib.get_close_matches(self._val_metric, latest, n=1)
@@ -91,32 +100,42 @@ class BestCheckpointer(hooks.BestCheckpointer):
                 f"; did you mean {near[0]}?" if near else "",
             )
             return
-        super()._best_checking()
-        if self.best_iter != before:
-            with PathManager.open(self._json_path(), "w") as f:
-                json.dump(
-                    {
-                        "metric": self._val_metric,
-                        "value": self.best_metric,
-                        "iteration": self.best_iter,
-                    },
-                    f,
-                )
+        value, iteration = latest[self._val_metric]
+        is_best = self.best_metric is None or self._compare(value, self.best_metric)
+        if not math.isfinite(value) or not is_best:
+            logger.info(
+                "%s is %.5f; the best is %s, of iteration %s",
+                self._val_metric,
+                value,
+                self.best_metric,
+                self.best_iter,
+            )
+            return
+        best = {"metric": self._val_metric, "value": value, "iteration": iteration}
+        self._checkpointer.save(self._file_prefix, iteration=iteration, best=best)
+        path = self._path(".json")
+        with full_disk_as_user_error(path):
+            write_atomically(path, lambda file: json.dump(best, file), durable=True)
+        self.best_metric, self.best_iter = value, iteration
+        logger.info("%s is %.5f, the best so far: %s", self._val_metric, value, self._path(".pth"))
 
     def after_train(self) -> None:
         super().after_train()
         if self.trainer.iter + 1 < self.trainer.max_iter:  # an error ended the training
             return
-        # A model_best.pth that is saved after the loop becomes "last", and its iteration number is
-        # one too high. A run that is resumed with a higher max_iter has to go on from the regular
-        # checkpoint.
-        name = "model_final.pth"
-        checkpointer = self._checkpointer
-        if PathManager.isfile(os.path.join(checkpointer.save_dir, name)):
-            checkpointer.tag_last_checkpoint(name)
+        # A run that is resumed with a higher max_iter goes on from the regular checkpoint.
+        final = self._path(".pth").with_name("model_final.pth")
+        if final.is_file():
+            self._checkpointer.tag_last_checkpoint(final.name)
 
-    def _json_path(self) -> str:
-        return os.path.join(self._checkpointer.save_dir, f"{self._file_prefix}.json")
+    def _read_json(self) -> dict | None:
+        try:
+            return json.loads(self._path(".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _path(self, suffix: str) -> Path:
+        return Path(self._checkpointer.save_dir, f"{self._file_prefix}{suffix}")
 
 
 class ProgressBar(HookBase):

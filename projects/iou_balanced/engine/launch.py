@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from detectron2.utils import comm
 
+from . import preemption
 from .errors import UserError
 
 TIMEOUT = timedelta(minutes=30)
@@ -49,7 +50,8 @@ def launch(
 
     Raises:
         UserError: the arguments do not fit the machine, or each other.
-        SystemExit: a process ended with a `UserError`, which it has printed.
+        SystemExit: a process ended with a `UserError`, which it has printed; or the run was asked
+            to stop, see `preemption`.
     """
     use_gpu = torch.cuda.is_available() and not str(device).startswith("cpu")
     if all(key in os.environ for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
@@ -68,13 +70,18 @@ def launch(
         if num_machines > 1:
             raise UserError("--dist-url auto works on one machine only: give tcp://HOST:PORT")
         dist_url = f"tcp://127.0.0.1:{_free_port()}"
+    asked = torch.multiprocessing.get_context("spawn").RawValue("b", 0)
+    context = torch.multiprocessing.start_processes(
+        _spawned_worker,
+        args=(asked, main_func, world_size, num_gpus, machine_rank, dist_url, use_gpu, args),
+        nprocs=num_gpus,
+        start_method="spawn",
+        join=False,
+    )
     try:
-        torch.multiprocessing.start_processes(
-            _spawned_worker,
-            args=(main_func, world_size, num_gpus, machine_rank, dist_url, use_gpu, args),
-            nprocs=num_gpus,
-            start_method="spawn",
-        )
+        with preemption.pass_on(asked, context.processes):
+            while not context.join():
+                pass
     except torch.multiprocessing.ProcessExitedException as e:
         sys.exit(e.exit_code)
 
@@ -102,8 +109,9 @@ def _free_port() -> int:
 
 
 def _spawned_worker(
-    local_rank, main_func, world_size, local_size, machine_rank, dist_url, use_gpu, args
+    local_rank, asked, main_func, world_size, local_size, machine_rank, dist_url, use_gpu, args
 ):
+    preemption.asked_by_parent = asked
     rank = machine_rank * local_size + local_rank
     try:
         _run(main_func, args, rank, world_size, local_rank, local_size, dist_url, use_gpu)
@@ -162,12 +170,18 @@ def _run(main_func, args, rank, world_size, local_rank, local_size, init_method,
         raise
     _create_local_process_group(local_size)
     comm.synchronize()
-    main_func(*args)
+    stopped = None
+    try:
+        main_func(*args)
+    except preemption.Stopped as e:
+        stopped = e
     # All processes together, and with the cached group let go: one that is only destroyed when the
     # interpreter exits can abort the process.
     comm.synchronize()
     comm._get_global_gloo_group.cache_clear()
     dist.destroy_process_group()
+    if stopped is not None:
+        raise stopped
 
 
 def _create_local_process_group(local_size: int) -> None:

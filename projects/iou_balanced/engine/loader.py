@@ -1,15 +1,15 @@
 """The training data loader, which a resumed run enters where the interrupted one stopped."""
 
 import contextlib
-import itertools
+from collections.abc import Callable
 
 from detectron2.config import instantiate
-from detectron2.data.samplers import TrainingSampler
-from detectron2.utils.comm import get_rank
-from detectron2.utils.env import seed_all_rng
+from detectron2.data import build_detection_train_loader
 from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import IterableDataset
 
 from iou_balanced.data.image_reading import NamedErrors, install_reader
+from iou_balanced.data.stream import build_stream_loader, temporary_seed
 
 from .config import accepts, locate_target
 from .errors import UserError
@@ -17,21 +17,28 @@ from .repeat_sampling import KEY as REPEAT_KEY
 from .repeat_sampling import repeat_sampler
 
 
-class ContinuingSampler(TrainingSampler):
-    """Detectron2's endless shuffled stream of indices, from its `start`-th element on.
+class ContinuingLoader:
+    """The training's loader, which is built when the first batch is asked for.
+
+    By then the checkpoint was read, which says where to start; Detectron2 v0.6 asks for the loader
+    before, when the trainer is made.
 
     Args:
-        size: images of the data set.
-        seed: of the shuffle, the same in all processes; None draws one.
-        start: elements to leave out, counted over all processes.
+        build: called with the batches to leave out and the seed; returns an iterable.
+        seed: of the stream.
+        errors: a context for the reading of images.
+
+    Attributes:
+        start: batches to leave out.
     """
 
-    def __init__(self, size: int, *, seed: int | None = None, start: int = 0):
-        super().__init__(size, seed=seed)
-        self._start = start
+    def __init__(self, build: Callable, seed: int | None = None, *, errors: Callable | None = None):
+        self.build, self.seed, self.start = build, seed, 0
+        self._errors = errors or contextlib.nullcontext
 
-    def _infinite_indices(self):
-        yield from itertools.islice(super()._infinite_indices(), self._start, None)
+    def __iter__(self):
+        with self._errors():
+            yield from self.build(self.start, self.seed)
 
 
 def read_train_dataset(cfg: DictConfig):
@@ -68,35 +75,37 @@ def empty_data_as_user_error():
         ) from e
 
 
-def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
+def build_train_loader(
+    cfg: DictConfig, start_iter: int = 0, dataset=None, *, seed: int | None = None
+):
     """Instantiate dataloader.train so that it goes on at iteration `start_iter`.
 
-    With train.seed set, the order of the images is that of an uninterrupted run (with several
-    workers, or grouping by aspect ratio, up to the few images that were loaded ahead); without a
-    seed there is no order to go on with. A loader of one's own, or with a sampler of its own, is
-    built as it is.
+    In the place of Detectron2's `build_detection_train_loader` it is `build_stream_loader`: the
+    images and their random augmentations are those of an uninterrupted run. A loader of one's own,
+    or an iterable data set, is built as it is, and starts at its beginning.
 
-    Its batches have total_batch_size / train.accumulation_steps images: an iteration draws
-    train.accumulation_steps of them.
+    An iteration draws its total_batch_size images in train.accumulation_steps micro-batches.
 
     Args:
         cfg: a LazyConfig.
         start_iter: iterations that were done before.
         dataset: what `read_train_dataset` gave, which saves reading it again.
+        seed: of the stream; by default train.seed, or 0 where it is negative.
 
     Raises:
         UserError: train.repeat_threshold does not go with the rest of the loader.
     """
-    node, seed = cfg.dataloader.train, cfg.train.seed
-    if seed >= 0 and start_iter:
-        # Else a resumed run would repeat the random augmentations of the beginning.
-        seed_all_rng(seed + get_rank() + start_iter)
+    node = cfg.dataloader.train
+    if seed is None:
+        seed = max(cfg.train.seed, 0)
     # As `instantiate` does, but the list of images must not become an omegaconf object.
     target = locate_target(node._target_)
     known = {"_target_"} if dataset is None else {"_target_", "dataset"}
-    kwargs = {name: instantiate(value) for name, value in node.items() if name not in known}
+    with temporary_seed(seed):  # a sampler without a seed draws one
+        kwargs = {name: instantiate(value) for name, value in node.items() if name not in known}
     if dataset is not None:
         kwargs["dataset"] = dataset
+    goes_on_anywhere = target is build_detection_train_loader and goes_on(kwargs.get("dataset"))
     threshold = cfg.train.repeat_threshold
     if threshold is not None:
         if not accepts(target, "sampler") or kwargs.get("sampler") is not None:
@@ -107,22 +116,21 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
         kwargs["sampler"] = repeat_sampler(
             kwargs.get("dataset"),
             threshold,
-            seed=seed if seed >= 0 else None,
-            start=start_iter * kwargs["total_batch_size"],
+            seed=seed,
+            start=0 if goes_on_anywhere else start_iter * kwargs["total_batch_size"],
         )
-    elif (
-        accepts(target, "sampler")
-        and kwargs.get("sampler") is None
-        and isinstance(kwargs.get("dataset"), list)
-    ):
-        kwargs["sampler"] = ContinuingSampler(
-            len(kwargs["dataset"]),
-            seed=seed if seed >= 0 else None,
-            start=start_iter * kwargs["total_batch_size"],
-        )
-    if cfg.train.accumulation_steps > 1:
-        kwargs["total_batch_size"] //= cfg.train.accumulation_steps
-    return target(**_with_named_errors(kwargs))
+    kwargs = _with_named_errors(kwargs)
+    steps = cfg.train.accumulation_steps
+    if goes_on_anywhere:
+        return build_stream_loader(**kwargs, seed=seed, start=start_iter, parts=steps)
+    if steps > 1:
+        kwargs["total_batch_size"] //= steps
+    return target(**kwargs)
+
+
+def goes_on(dataset) -> bool:
+    """Whether a stream of its images can be entered anywhere: a list, or a map-style data set."""
+    return hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
 
 
 def build_test_loader(cfg: DictConfig):

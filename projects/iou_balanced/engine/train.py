@@ -4,9 +4,9 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
@@ -18,6 +18,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import register_weights_handler
+from iou_balanced.files import write_atomically
 
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
 from .checks import (
@@ -31,6 +32,7 @@ from .checks import (
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .class_names import ModelClasses, check_tested, class_names_of, names_in
 from .config import accepts, load_config, overridden_keys
+from .durable import full_disk_as_user_error
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
 from .lazy_class_names import (
@@ -41,12 +43,23 @@ from .lazy_class_names import (
     evaluator_with_names,
     training_classes,
 )
-from .loader import build_test_loader, build_train_loader, prepare_masks, read_train_dataset
+from .loader import (
+    ContinuingLoader,
+    build_test_loader,
+    build_train_loader,
+    prepare_masks,
+    read_train_dataset,
+)
 from .logit_adjustment import adjust_for_evaluation
+from .periodic_checkpointer import PeriodicCheckpointer
+from .preemption import StopHook
+from .records import RecordWriter
 from .repeat_sampling import repeat_columns
 from .report import write_report
+from .run_lock import only_run_in
 from .scaling import scale_to_batch_size
-from .trainer import LazyLoader, Trainer
+from .seeding import SeedHook
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -138,11 +151,12 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     # Evaluations group the classes by it, also those of a run without class weights.
     counts_file = os.path.join(cfg.train.output_dir, COUNTS_FILE)
 
-    start_iter = 0
-    # Built when the first batch is asked for, after the checkpoint has set start_iter.
     pending = [dataset]  # the loader keeps a packed copy: let go of this one
     del dataset
-    loader = LazyLoader(lambda: build_train_loader(cfg, start_iter, pending.pop()))
+    loader = ContinuingLoader(
+        lambda start, seed: build_train_loader(cfg, start, pending.pop(), seed=seed),
+        errors=data_errors_as_user_errors,
+    )
     if cfg.train.accumulation_steps > 1:
         logger.info(
             "Gradient accumulation: an iteration takes a batch of %d images in %d micro-batches",
@@ -165,30 +179,32 @@ def do_train(args, cfg: DictConfig) -> Trainer:
         optimizer=optimizer,
         trainer=trainer,
     )
-    best = cfg.train.best_checkpoint
+    best, periodic = cfg.train.best_checkpoint, None
+    if main:
+        periodic = PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer)
+    seeding = SeedHook(cfg.train.seed)
+    writers = default_writers(cfg.train.output_dir, cfg.train.max_iter) if main else []
     trainer.register_hooks(
         [
             hooks.IterationTimer(),
+            seeding,
             hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
             ClassBalanceHook(model, counts, period=cfg.train.log_period, columns=columns),
             ResumeStateHook(model),
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if main else None,
+            periodic,
+            StopHook(periodic),
             hooks.EvalHook(
                 cfg.train.eval_period, lambda: do_test(cfg, model, class_names=classes.names)
             ),
             BestCheckpointer(cfg.train.eval_period, checkpointer, best.metric, best.mode)
             if main and best.metric
             else None,
-            hooks.PeriodicWriter(
-                default_writers(cfg.train.output_dir, cfg.train.max_iter),
-                period=cfg.train.log_period,
-            )
-            if main
-            else None,
+            RecordWriter(writers, cfg.train.log_period, cfg.train.output_dir),
             ProgressBar() if main and cfg.train.progress_bar and sys.stderr.isatty() else None,
         ]
     )
 
+    start_iter = 0
     if args.resume and checkpointer.has_checkpoint():
         checkpointer.resume_or_load("", resume=True)
         # The checkpoint stores the iteration that was just finished.
@@ -200,6 +216,8 @@ def do_train(args, cfg: DictConfig) -> Trainer:
                 "--resume goes on with it; for a new one, give another train.output_dir"
             )
         load_initial_weights(checkpointer, cfg)
+    checkpointer.remove_leftovers()
+    loader.start, loader.seed = start_iter, seeding.seed
     if main and counts is not None:
         counts.save(counts_file)
     trainer.train(start_iter, cfg.train.max_iter)
@@ -225,12 +243,17 @@ def main(args) -> dict:
     if args.resume and not args.eval_only:
         check_resume(cfg)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
-    with _kept_config(cfg.train.output_dir, args.eval_only):
-        default_setup(cfg, args)
-    if not args.eval_only:
+    if args.eval_only:
+        return _evaluate(args, cfg)
+    with only_run_in(cfg.train.output_dir), full_disk_as_user_error(cfg.train.output_dir):
+        _set_up(args, cfg)
         do_train(args, cfg)
         write_report(cfg)
-        return {}
+    return {}
+
+
+def _evaluate(args, cfg: DictConfig) -> dict:
+    _set_up(args, cfg)
     model = instantiate_model(cfg).to(cfg.train.device)
     extra = load_for_evaluation(model, cfg)
     classes = evaluated_classes(cfg, names_in(extra))
@@ -255,6 +278,11 @@ def wrap_distributed(model: torch.nn.Module, cfg: DictConfig) -> torch.nn.Module
     return create_ddp_model(model, **kwargs)
 
 
+def _set_up(args, cfg: DictConfig) -> None:
+    with _kept_config(cfg.train.output_dir, args.eval_only):
+        default_setup(cfg, args)
+
+
 @contextlib.contextmanager
 def _kept_config(output_dir: str, eval_only: bool):
     """Detectron2 writes config.yaml at every start: keep what the runs before wrote.
@@ -268,7 +296,8 @@ def _kept_config(output_dir: str, eval_only: bool):
         number = 1
         while os.path.exists(f"{path}.{number}"):
             number += 1
-        kept = shutil.copy2(path, f"{path}.{number}")
+        content = Path(path).read_bytes()
+        kept = write_atomically(f"{path}.{number}", lambda file: file.write(content), mode="wb")
     yield
     if comm.is_main_process() and eval_only:
         os.replace(path, os.path.join(output_dir, "config_eval.yaml"))

@@ -5,7 +5,6 @@ and a finite check.
 import contextlib
 import math
 import time
-from collections.abc import Callable
 from itertools import chain
 
 import torch
@@ -15,28 +14,13 @@ from detectron2.utils.events import get_event_storage
 from iou_balanced.losses.checks import check_counts, is_number
 from iou_balanced.modeling.normalizer import whole_batch
 
-from .errors import data_errors_as_user_errors
+from .loop import ResumableLoop
 from .micro_batch_storage import mean_of_parts
 
 _AMP_DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class LazyLoader:
-    """An iterable that is built when it is first iterated over.
-
-    Detectron2 v0.6 opens the loader when the trainer is made, but where to start in the data is
-    known only after the checkpoint was read, which needs the trainer.
-    """
-
-    def __init__(self, build: Callable):
-        self._build = build
-
-    def __iter__(self):
-        with data_errors_as_user_errors():  # also of the images that it reads
-            yield from self._build()
-
-
-class Trainer(SimpleTrainer):
+class Trainer(ResumableLoop, SimpleTrainer):
     """One optimizer step on one batch a time, or on several micro-batches.
 
     Detectron2's AMPTrainer needs CUDA; this one runs bfloat16 on a CPU too.

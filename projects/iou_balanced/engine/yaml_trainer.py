@@ -1,36 +1,31 @@
 """The trainer for users of yaml (yacs) configs."""
 
-import contextlib
 import logging
 import os
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    MetadataCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-    get_detection_dataset_dicts,
-)
-from detectron2.engine import DefaultTrainer
-from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.data import build_detection_test_loader
+from detectron2.engine import DefaultTrainer, hooks
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils import comm
 
 from iou_balanced.backbones import register_weights_handler
 from iou_balanced.data import ClassCounts
-from iou_balanced.data.image_reading import NamedErrors, install_reader
-from iou_balanced.data.transforms.centernet import centernet_augmentations
-from iou_balanced.geometry.canvas import centernet_canvas
-from iou_balanced.modeling import CenterNet
+from iou_balanced.data.image_reading import install_reader
 
 from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances
 from .errors import UserError
 from .hooks import ResumeStateHook
-from .loader import empty_data_as_user_error
+from .loader import ContinuingLoader
+from .loop import ResumableLoop
+from .periodic_checkpointer import PeriodicCheckpointer
+from .preemption import StopHook
+from .records import RecordWriter
 from .report import evaluation_times, write_yaml_report
+from .run_lock import only_run_in
+from .seeding import SeedHook
 from .trainer import Trainer
 from .yaml_class_names import (
     YamlCheckpointer,
@@ -39,12 +34,20 @@ from .yaml_class_names import (
     training_classes,
 )
 from .yaml_evaluation import TrainerWithEvaluation
+from .yaml_loader import (
+    build_yaml_loader,
+    count_classes,
+    mapper_of,
+    micro_batch_config,
+    read_train_dataset,
+    weighs_classes,
+)
 from .yaml_options import check_yaml_options
 
 logger = logging.getLogger(__name__)
 
 
-class BalancedDefaultTrainer(TrainerWithEvaluation):
+class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
     """Detectron2's trainer for yaml configs, with what our detectors need beyond it.
 
     - Checkpoints keep the losses' state too, for `resume_or_load(resume=True)`, and the optimizer's
@@ -58,6 +61,10 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
       iteration pass through the model as 4 micro-batches, by our `Trainer` in the place of
       Detectron2's SimpleTrainer or AMPTrainer. It calls `build_train_loader`, also a subclass's,
       with the config of a micro-batch.
+    - A resumed run goes on as if it had not been broken off, with the same images and random
+      augmentations, which `SEED` repeats; a `build_train_loader` of a subclass has to return what
+      this one does, else it starts at the beginning of its data. A run that is asked to stop
+      writes a checkpoint, see docs/reliability.md. One run a folder.
     - `DATASETS.TEST` is evaluated by `build_evaluator`. At the end of a training `report.html` is
       written into `OUTPUT_DIR`, unless the config has `TEST.REPORT: False`.
     - Classes are matched by name. Checkpoints have the names of `DATASETS.TRAIN`; a resume needs
@@ -83,7 +90,7 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         if steps != 1:
             # Detectron2's constructor calls it, with the batch of as many processes as there are.
             build = self.build_train_loader
-            self.build_train_loader = lambda cfg: build(_micro_batch_config(cfg))
+            self.build_train_loader = lambda cfg: build(micro_batch_config(cfg))
         super().__init__(cfg)
         if steps != 1:
             stock = self._trainer
@@ -98,6 +105,23 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
             self._trainer.data_loader = stock.data_loader
 
     def train(self):
+        loader, (seeding,) = self.data_loader, _of_kind(self._hooks, SeedHook)
+        if isinstance(loader, ContinuingLoader):
+            loader.start = self.start_iter * self.cfg.SOLVER.get("ACCUMULATION_STEPS", 1)
+            loader.seed = seeding.seed
+        elif self.start_iter > 0:
+            logger.warning(
+                "The loader is not that of BalancedDefaultTrainer.build_train_loader: it starts "
+                "at the beginning of its data, and not where the run was broken off"
+            )
+        for hook in _of_kind(self._hooks, hooks.PreciseBN):
+            hook._data_loader.start = self.start_iter // self.cfg.TEST.EVAL_PERIOD * hook._num_iter
+            hook._data_loader.seed = seeding.seed
+        with only_run_in(self.cfg.OUTPUT_DIR, "OUTPUT_DIR"):
+            self.checkpointer.remove_leftovers()
+            return self._train()
+
+    def _train(self):
         if self._class_counts is not None and comm.is_main_process():
             # For `build_evaluator`. After `resume_or_load`, which may have refused them.
             self._class_counts.save(os.path.join(self.cfg.OUTPUT_DIR, COUNTS_FILE))
@@ -108,7 +132,8 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
 
     # Detectron2's main branch does the same; v0.6 loses the optimizer's state.
     def state_dict(self) -> dict:
-        return {**super(DefaultTrainer, self).state_dict(), "_trainer": self._trainer.state_dict()}
+        state = {**super(DefaultTrainer, self).state_dict(), "_trainer": self._trainer.state_dict()}
+        return {**state, "iteration": self.last_iteration()}
 
     def load_state_dict(self, state_dict: dict) -> None:
         super(DefaultTrainer, self).load_state_dict(state_dict)
@@ -132,12 +157,29 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         )
         # The counts are there before `resume_or_load`, which compares the checkpoint's with them.
         own = [*self._class_balance_hooks(), ResumeStateHook(self.model, config_key=_yaml_key)]
-        return [*own, *super().build_hooks()]
+        own.append(SeedHook(self.cfg.SEED, key="SEED"))
+        return [*own, *self._resumable(super().build_hooks())]
+
+    def _resumable(self, stock: list) -> list:
+        """Detectron2's hooks, with ours in the place of its checkpoints and records."""
+        found, periodic = [], None
+        is_main = comm.is_main_process()
+        for hook in stock:
+            if isinstance(hook, hooks.PeriodicCheckpointer):
+                hook = periodic = PeriodicCheckpointer(self.checkpointer, hook.period)
+            elif isinstance(hook, hooks.PeriodicWriter):
+                hook = RecordWriter(hook._writers, hook._period, self.cfg.OUTPUT_DIR)
+            elif isinstance(hook, hooks.EvalHook):
+                found.append(StopHook(periodic))
+            found.append(hook)
+        if not is_main:
+            found.append(RecordWriter([], 1, self.cfg.OUTPUT_DIR))
+        return found
 
     def _class_balance_hooks(self) -> list[ClassBalanceHook]:
         modules = class_balances(self.model).values()
         if not modules:
-            if _weighs_classes(self.cfg):
+            if weighs_classes(self.cfg):
                 raise UserError(
                     f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} does not read "
                     f"MODEL.CLASS_BALANCE.NAME {self.cfg.MODEL.CLASS_BALANCE.NAME}: give "
@@ -148,28 +190,13 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         if any(m.class_counts is None and m.image_counts is None for m in modules):
             counts = getattr(self.data_loader, "class_counts", None)
             if counts is None:  # of a subclass with a loader of its own
-                counts = _count_classes(self.cfg, _read_train_dataset(self.cfg))
+                counts = count_classes(self.cfg, read_train_dataset(self.cfg))
         self._class_counts = counts
         return [ClassBalanceHook(self.model, counts, config_key=_yaml_key)]
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        _check_masks(cfg)
-        install_reader()
-        kwargs = {}
-        if _puts_on_canvas(cfg):
-            kwargs["aspect_ratio_grouping"] = False
-        kwargs["mapper"] = mapper_of(cfg, is_train=True)
-        with empty_data_as_user_error():
-            if not _weighs_classes(cfg):
-                return build_detection_train_loader(cfg, **kwargs)
-            dataset = _read_train_dataset(cfg)
-        loader = build_detection_train_loader(cfg, dataset=dataset, **kwargs)
-        # For the hook, which is made later: else the data set would have to be read again. It is
-        # the hook that says where counts are missing.
-        with contextlib.suppress(UserError):
-            loader.class_counts = _count_classes(cfg, dataset)
-        return loader
+        return build_yaml_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
@@ -201,73 +228,9 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         )
 
 
+def _of_kind(hooks_: list, kind: type) -> list:
+    return [hook for hook in hooks_ if isinstance(hook, kind)]
+
+
 def _yaml_key(name: str, argument: str) -> str:
     return f"MODEL.CLASS_BALANCE.{argument.upper()}".rstrip(".")
-
-
-def _micro_batch_config(cfg: CfgNode) -> CfgNode:
-    """The config of the loader that gives one of SOLVER.ACCUMULATION_STEPS micro-batches.
-
-    Raises:
-        UserError: the batch cannot be shared by them.
-    """
-    total, processes = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    steps = cfg.SOLVER.ACCUMULATION_STEPS
-    if total % (processes * steps):
-        among = f"{processes} processes with " if processes > 1 else ""
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH={total} cannot be shared by {among}{steps} micro-batches"
-            f"{' each' if among else ''} (SOLVER.ACCUMULATION_STEPS): it has to be a multiple of "
-            f"{processes * steps}"
-        )
-    cfg = cfg.clone()
-    cfg.defrost()
-    cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.ACCUMULATION_STEPS = total // steps, 1
-    cfg.freeze()
-    return cfg
-
-
-def _weighs_classes(cfg: CfgNode) -> bool:
-    return "CLASS_BALANCE" in cfg.MODEL and cfg.MODEL.CLASS_BALANCE.NAME != ""
-
-
-def _puts_on_canvas(cfg: CfgNode) -> bool:
-    architecture = META_ARCH_REGISTRY.get(cfg.MODEL.META_ARCHITECTURE)
-    is_centernet = isinstance(architecture, type) and issubclass(architecture, CenterNet)
-    return is_centernet and centernet_canvas(cfg) is not None
-
-
-def mapper_of(cfg: CfgNode, *, is_train: bool) -> NamedErrors:
-    """Detectron2's mapper with the images that the model takes; its errors name the image."""
-    kwargs = {}
-    if _puts_on_canvas(cfg):
-        kwargs["augmentations"] = centernet_augmentations(cfg, is_train=is_train)
-    return NamedErrors(DatasetMapper(cfg, is_train=is_train, **kwargs))
-
-
-def _check_masks(cfg: CfgNode) -> None:
-    for name in cfg.DATASETS.TRAIN if cfg.MODEL.MASK_ON else ():
-        if MetadataCatalog.get(name).get("masks") is False:
-            raise UserError(
-                f"MODEL.MASK_ON needs masks, which data set {name} does not read: register it with "
-                "register_coco_json(masks=True)"
-            )
-
-
-def _read_train_dataset(cfg: CfgNode):
-    """As Detectron2 reads it for a detector without keypoints and precomputed proposals."""
-    return get_detection_dataset_dicts(
-        cfg.DATASETS.TRAIN, filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-    )
-
-
-def _count_classes(cfg: CfgNode, dataset) -> ClassCounts:
-    name = " + ".join(cfg.DATASETS.TRAIN)
-    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes")
-    if not isinstance(dataset, list) or "annotations" not in dataset[0] or classes is None:
-        raise UserError(
-            f"data set {name}: class weights (MODEL.CLASS_BALANCE) need the counts of its classes, "
-            "so that it has to be a list of dicts with annotations, and its metadata to have "
-            "thing_classes"
-        )
-    return ClassCounts.from_dicts(dataset, classes, name=name)

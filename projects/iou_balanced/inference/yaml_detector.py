@@ -12,7 +12,7 @@ from iou_balanced.engine import UserError
 from iou_balanced.engine.checkpoint import load_trained
 from iou_balanced.engine.checks import check_device
 from iou_balanced.engine.class_names import class_names_of, names_in
-from iou_balanced.engine.yaml_trainer import mapper_of
+from iou_balanced.engine.yaml_loader import mapper_of
 from iou_balanced.modeling import (
     add_centernet_config,
     add_class_balance_config,

@@ -44,7 +44,7 @@ def now() -> str:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a training has something to go on with."""
-    return (folder / "last_checkpoint").is_file()
+    return (folder / "last_checkpoint").is_file() or any(folder.glob("model_*.pth"))
 
 
 def state(folder: Path) -> str:

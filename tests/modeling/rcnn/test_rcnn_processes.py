@@ -13,6 +13,9 @@ SPLITS = {
     "second has none": ([0, 3, 2, 1, 3], [3] * NUM),
     "first has none": ([3] * NUM, [3, 2, 1, 3, 3]),
     "none": ([3] * NUM, [3] * NUM),
+    # Images with fewer proposals than are to be sampled.
+    "unequal": ([0, 3, 2, 1, 3, 3, 3, 3], [3, 1]),
+    "no sample in the first": ([], [3, 2, 1]),
 }
 
 
@@ -22,7 +25,7 @@ def box_head():
 
 def box_head_part(split, rank):
     torch.manual_seed(10 * rank + len(split))
-    predictions = box_heads.random_predictions(NUM, agnostic=False)
+    predictions = box_heads.random_predictions(len(SPLITS[split][rank]), agnostic=False)
     return predictions, [box_heads.random_proposals(SPLITS[split][rank])]
 
 
@@ -60,13 +63,15 @@ STAGES = {
 }
 # "auto" meets images without positives first, and then one process that has some.
 ORDER = ["none", "second has none", "first has none", "both"]
+# The RPN's divisor is the number that is to be sampled, of all images the same.
+ORDERS = {"box head": [*ORDER, "unequal", "no sample in the first"], "rpn": ORDER}
 
 
 def run(stage, ranks):
     """What these processes' parts give, split by split: losses, gradients, w_loc."""
     make, make_part, step = STAGES[stage]
     module, results = make(), []
-    for split in ORDER:
+    for split in ORDERS[stage]:
         losses, grads = step(module, *(make_part(split, rank) for rank in ranks))
         losses = {name: loss.detach() for name, loss in losses.items()}
         results.append((losses, grads, module.box_loss.w_loc))
@@ -85,7 +90,9 @@ def results(tmp_path_factory):
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_processes_equal_one_with_the_whole_batch(results, stage):
     whole = run(stage, [0, 1])
-    for split, expected, *parts in zip(ORDER, whole, *(r[stage] for r in results), strict=True):
+    for split, expected, *parts in zip(
+        ORDERS[stage], whole, *(r[stage] for r in results), strict=True
+    ):
         losses, grads, w_loc = expected
         assert (w_loc is None) == (split == "none")
         for part in parts:

@@ -11,9 +11,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.modeling.roi_heads.fast_rcnn import _log_classification_stats
 from detectron2.structures import Instances
+from detectron2.utils import comm
 from torch import Tensor, nn
 
 from iou_balanced.losses import SigmoidFocalLoss, SoftmaxCrossEntropyLoss
+from iou_balanced.losses.iou_weights import all_reduce_sum
 from iou_balanced.modeling.class_weighting import check_class_balance, weights_by_row
 from iou_balanced.modeling.loss_families import SIGMOID, tell_num_classes
 from iou_balanced.modeling.loss_state import event_storage, record_w_loc
@@ -26,9 +28,11 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
     """Detectron2's `FastRCNNOutputLayers` with the losses injected.
 
     Parameters and inference are untouched, and checkpoints load both ways. With the default
-    losses, value and gradients are Detectron2's. Both losses are divided by R, the number of all
-    sampled proposals, as Detectron2 and MMDetection do (the reason is at the end of
-    `FastRCNNOutputLayers.box_reg_loss`). A Cascade R-CNN takes one for each stage.
+    losses, value and gradients are Detectron2's in one process. Both losses are divided by R, the
+    number of all sampled proposals, as Detectron2 and MMDetection do (the reason is at the end of
+    `FastRCNNOutputLayers.box_reg_loss`). Of several processes it is their mean, where Detectron2
+    takes each process's own: so N processes give the gradients of one. A Cascade R-CNN takes one
+    for each stage.
 
     Args:
         cls_loss: called with logits (R, K + 1), background last, labels (R,), and the
@@ -163,7 +167,7 @@ class BalancedFastRCNNOutputLayers(FastRCNNOutputLayers):
         loss_cls = call_loss(self.cls_loss, pred_logits, gt_classes, pos_iou, class_weight)
         record_w_loc(self.box_loss)
 
-        num_proposals = max(gt_classes.numel(), 1)
+        num_proposals = _mean_over_processes(gt_classes)
         losses = {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg}
         return {
             name: loss / num_proposals * self.loss_weight.get(name, 1.0)
@@ -205,3 +209,13 @@ def _by_sigmoid(use_sigmoid_ce: bool) -> dict[str, bool]:
             "boxes by softmax only, but got True: its main branch can score by sigmoid"
         )
     return {"use_sigmoid_ce": True}
+
+
+def _mean_over_processes(gt_classes: Tensor) -> Tensor | int:
+    """The number of samples, at least 1 in all; data-parallel training averages gradients."""
+    number = gt_classes.numel()
+    num_processes = comm.get_world_size()
+    if num_processes == 1:
+        return max(number, 1)
+    total = all_reduce_sum(torch.tensor(float(number), device=gt_classes.device))
+    return total.clamp(min=1) / num_processes
