@@ -5,6 +5,7 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from .checks import check_exponents, check_pos_iou, check_reduction
@@ -15,6 +16,7 @@ from .fused.negatives import Negatives
 from .sigmoid_scores import RowScores
 
 
+@torch.compiler.disable  # a graph of its own
 def quality_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
