@@ -182,9 +182,9 @@ def test_chunks_do_not_show(monkeypatch, num_rows, weights):
 
 def test_more_than_one_chunk_of_the_real_size():
     classes = 80
-    labels = torch.randint(-1, classes + 1, (2, 1500))
+    labels = torch.randint(-1, classes + 1, (2, 2500))
     border = chunks._CHUNK["cpu"] // classes
-    assert border < 1500
+    assert border < 2500
     labels[:, border - 1 : border + 1] = torch.tensor([[5, -1], [-1, 7]])
     logits = logits_like(labels, classes, dtype=torch.float32)
     value, grad = grad_of(sigmoid_focal_loss, logits, labels)

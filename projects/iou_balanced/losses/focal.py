@@ -5,6 +5,7 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from .checks import (
@@ -60,8 +61,7 @@ def sigmoid_focal_loss(
             background rows, and whole rows.
         reduction: "sum"; "mean" divides by the elements that are not ignored; "none" gives
             (..., K) with 0 where ignored.
-        num_positives: P where the caller knows it, from `pos_iou` or else: a GPU is then not
-            waited for.
+        num_positives: P where the caller knows it: a GPU is then not waited for.
         backend: "eager", "compile" or "triton"; None chooses, see `losses.fused.backends`.
 
     Raises:
@@ -82,6 +82,7 @@ def sigmoid_focal_loss(
     )
 
 
+@torch.compiler.disable  # a graph of its own
 def iou_balanced_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

@@ -13,6 +13,7 @@ otherwise it is foreground, and its label is the class of the largest value, the
     row: all elements of a cell, by its label, K for background.
 """
 
+import torch
 from torch import Tensor, nn
 
 from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
@@ -100,6 +101,7 @@ def penalty_reduced_focal_loss(
     )
 
 
+@torch.compiler.disable  # a graph of its own
 def iou_balanced_penalty_reduced_focal_loss(
     pred_logits: Tensor,
     gt_heatmap: Tensor,

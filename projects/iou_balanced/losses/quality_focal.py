@@ -5,6 +5,7 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .checks import check_exponents
@@ -14,6 +15,7 @@ from .fused.negatives import Negatives
 from .quality import QualityLoss, quality_loss
 
 
+@torch.compiler.disable  # a graph of its own
 def quality_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

@@ -8,6 +8,7 @@ memory binds and not arithmetic, the backward pass computes it again.
 import shutil
 import types
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch._dynamo
@@ -23,7 +24,7 @@ from .rows import Rows
 MOST_FUNCTIONS = 16
 """Settings (classes, dtypes, kinds of weights, exponents) that are compiled in one process."""
 COMPILER = "inductor"
-_functions: dict[tuple, Callable] = {}
+_functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _broken: str | None = None
 
 
@@ -108,7 +109,7 @@ def _run(
         return None
 
 
-def _what_is_compiled_in(scores: Rows | HeatMaps, negatives: Negatives) -> tuple:
+def _what_is_compiled_in(scores: Rows | HeatMaps, negatives: Negatives) -> tuple[Any, ...]:
     leaves = tree_leaves(scores)
     described = tuple(
         (x.dtype, x.device.type, x.dim(), x.shape[0] == 1, x.is_contiguous())
@@ -137,7 +138,7 @@ def _tensors(scores: Rows | HeatMaps) -> list[Tensor | None]:
 
 def _compile(
     what: str, scores: Rows | HeatMaps, negatives: Negatives, dtype: torch.dtype
-) -> Callable:
+) -> Callable[..., Any]:
     scale, detached, number = negatives.scale, negatives.detached, negatives.gamma
     leaves, spec = tree_flatten(scores.per_level())
     numbers = [None if isinstance(x, Tensor) else x for x in leaves]

@@ -56,7 +56,6 @@ class _SplitScores(torch.autograd.Function):
         return (*[None] * 5, *grads, *[None] * (len(leaves) - len(grads)))
 
 
-@torch.compiler.disable
 def split_scores(
     scores: Rows | HeatMaps,
     negatives: Negatives,

@@ -59,7 +59,7 @@ def forward(
             torch.mul(value, counts * negatives.scale, out=out[chunk.level][chunk.place])
         return own, out, Grads(None)
     sums, grads = [own.new_zeros(())], None
-    function: Callable = focal_value
+    function: Callable[..., Any] = focal_value
     # In half precision, a gradient would underflow without the scale of the loss.
     if with_grad and logits[0].dtype == dtype:
         grads = [torch.empty_like(x) for x in logits]

@@ -88,7 +88,9 @@ class _Element(torch.autograd.Function):
     """An element function with its slope as the derivative by its first argument."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Callable, slope: Callable, *args: Any) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, value: Callable[..., Tensor], slope: Callable[..., Tensor], *args: Any
+    ) -> Tensor:
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(slope(x, *args))
         ctx.num_args = len(args)
@@ -102,9 +104,15 @@ class _Element(torch.autograd.Function):
 
 def own_focal(own_logits: Tensor, gamma: float | Tensor) -> Tensor:
     """(P,) (1 - p)^g softplus(-x) of the positives' own elements, with gradient."""
-    return _Element.apply(-own_logits, focal_value, focal_slope, gamma)
+    terms: Tensor = _Element.apply(  # type: ignore[no-untyped-call]
+        -own_logits, focal_value, focal_slope, gamma
+    )
+    return terms
 
 
 def own_quality(own_logits: Tensor, target: Tensor, gamma: float) -> Tensor:
     """(P,) |p - y|^g BCE(p, y) of the positives' own elements, with gradient."""
-    return _Element.apply(own_logits, quality_value, quality_slope, target, gamma)
+    terms: Tensor = _Element.apply(  # type: ignore[no-untyped-call]
+        own_logits, quality_value, quality_slope, target, gamma
+    )
+    return terms
