@@ -34,6 +34,7 @@ BAD = {
     "train.ddp.fp16_compression": (["maybe"], FLAG),
     "train.ddp.static_graph": (["maybe"], FLAG),
     "train.ddp.bucket_cap_mb": (["0", "x"], "give a number above 0"),
+    "train.on_bad_image": (["ignore", "null", "true", "5"], "give error or skip"),
     "train.progress_bar": (["maybe"], FLAG),
     "train.report": (["maybe"], FLAG),
     "train.allow_random_backbone": (["maybe"], FLAG),

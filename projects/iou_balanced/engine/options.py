@@ -14,6 +14,8 @@ import torch
 from detectron2.solver import WarmupParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
+from iou_balanced.data.image_reading import ON_BAD_IMAGE
+
 from .errors import UserError
 
 LARGEST_SEED = 2**32 - 1 - 2**16  # numpy's, less the process's number that is added
@@ -125,6 +127,8 @@ TRAIN_OPTIONS = {
     # Keeps model_best.pth; metric None: no best checkpoint.
     "best_checkpoint.metric": Option(None, or_null(METRIC, "no best checkpoint")),
     "best_checkpoint.mode": Option("max", one_of("max", "min")),
+    # What becomes of a training image that cannot be read: the end, or another in its place.
+    "on_bad_image": Option("error", one_of(*ON_BAD_IMAGE)),
     "progress_bar": Option(True, FLAG),
     # Writes report.html into output_dir at the end.
     "report": Option(True, FLAG),

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import register_weights_handler
 
+from .blame import naming_overrides
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
 from .checks import (
     check_accumulation,
@@ -199,6 +200,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     return trainer
 
 
+@naming_overrides
 def main(args) -> dict:
     """What every process of tools/train_net.py runs; at its end `report.html` is written.
 

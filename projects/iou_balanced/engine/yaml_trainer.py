@@ -183,7 +183,7 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         if name == "SGD":
             return super().build_optimizer(cfg, model)
         if name != "ADAM":
-            raise UserError(f"SOLVER.OPTIMIZER={name}: give 'SGD' or 'ADAM'")
+            raise UserError(f"SOLVER.OPTIMIZER={name}: give SGD or ADAM")
         params = get_default_optimizer_params(
             model,
             base_lr=cfg.SOLVER.BASE_LR,

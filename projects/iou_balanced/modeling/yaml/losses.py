@@ -43,11 +43,14 @@ def add_iou_balanced_config(cfg: CfgNode) -> None:
 
 
 def add_accumulation_config(cfg: CfgNode) -> None:
-    """Add `SOLVER.ACCUMULATION_STEPS`, as all our functions for yaml configs do."""
+    """Add `SOLVER.ACCUMULATION_STEPS` and `DATALOADER.ON_BAD_IMAGE`, as all our functions do."""
     # Micro-batches that the IMS_PER_BATCH images of an iteration pass through the model in; for
     # iou_balanced.engine.BalancedDefaultTrainer.
     if "ACCUMULATION_STEPS" not in cfg.SOLVER:
         cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # "error", or "skip": another training image takes the place of one that cannot be read.
+    if "ON_BAD_IMAGE" not in cfg.DATALOADER:
+        cfg.DATALOADER.ON_BAD_IMAGE = "error"
 
 
 def make_losses(
