@@ -8,6 +8,8 @@ import torch
 from detectron2.config import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from iou_balanced.formats.image_files import ImageError
+
 from .checks import instantiate_model, instantiate_optimizer
 from .config import load_config, overridden_keys
 from .errors import UserError
@@ -33,7 +35,8 @@ def naming_overrides(main: Callable) -> Callable:
             return main(args)
         except Exception as e:
             keys = overridden_keys(args.opts)
-            if isinstance(e, UserError) and any(key in str(e) for key in keys):
+            is_named = isinstance(e, UserError) and any(key in str(e) for key in keys)
+            if is_named or isinstance(e.__cause__, ImageError):  # of the data, which were read
                 raise
             error = blamed(args.config_file, list(args.opts or []), eval_only=args.eval_only)
             if error is None:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.data.image_reading import NamedErrors, install_reader
 
+from .bad_images import SkipCounter, training_mapper
 from .config import accepts, locate_target
 from .errors import UserError
 
@@ -104,16 +105,28 @@ def build_train_loader(cfg: DictConfig, start_iter: int = 0, dataset=None):
         )
     if cfg.train.accumulation_steps > 1:
         kwargs["total_batch_size"] //= cfg.train.accumulation_steps
-    return target(**_with_named_errors(kwargs))
+    skips = cfg.train.on_bad_image == "skip"
+    if "mapper" in kwargs:
+        kwargs["mapper"] = training_mapper(
+            kwargs["mapper"], kwargs.get("dataset"), cfg.train.on_bad_image
+        )
+    loader = target(**kwargs)
+    return SkipCounter(loader, "train.on_bad_image") if skips else loader
 
 
 def build_test_loader(cfg: DictConfig):
-    """Instantiate dataloader.test; errors of its mapper name the image."""
+    """Instantiate dataloader.test; errors of its mapper name the image.
+
+    An evaluation never skips an image: its metrics would be those of other images.
+    """
     node = cfg.dataloader.test
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return instantiate(node)
     kwargs = {name: instantiate(value) for name, value in node.items() if name != "_target_"}
-    return locate_target(node._target_)(**_with_named_errors(kwargs))
+    install_reader()
+    if callable(kwargs.get("mapper")) and not isinstance(kwargs["mapper"], NamedErrors):
+        kwargs["mapper"] = NamedErrors(kwargs["mapper"])
+    return locate_target(node._target_)(**kwargs)
 
 
 def prepare_masks(cfg: DictConfig) -> None:
@@ -130,11 +143,3 @@ def prepare_masks(cfg: DictConfig) -> None:
             is_call = isinstance(node, DictConfig) and "_target_" in node
             if is_call and "masks" not in node and accepts(node._target_, "masks"):
                 node.masks = True
-
-
-def _with_named_errors(kwargs: dict) -> dict:
-    install_reader()
-    mapper = kwargs.get("mapper")
-    if callable(mapper) and not isinstance(mapper, NamedErrors):
-        kwargs["mapper"] = NamedErrors(mapper)
-    return kwargs

@@ -26,6 +26,7 @@ from iou_balanced.data.transforms.centernet import centernet_augmentations
 from iou_balanced.geometry.canvas import centernet_canvas
 from iou_balanced.modeling import CenterNet
 
+from .bad_images import SkipCounter, training_mapper
 from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances
 from .errors import UserError
 from .hooks import ResumeStateHook
@@ -57,6 +58,8 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
       iteration pass through the model as 4 micro-batches, by our `Trainer` in the place of
       Detectron2's SimpleTrainer or AMPTrainer. It calls `build_train_loader`, also a subclass's,
       with the config of a micro-batch.
+    - `DATALOADER.ON_BAD_IMAGE: "skip"`, where the config has this key: another image takes the
+      place of a training image that cannot be read, with a count; "error" names it and ends.
     - `DATASETS.TEST` is evaluated by `build_evaluator`.
     - Classes are matched by name. Checkpoints have the names of `DATASETS.TRAIN`; a resume needs
       the same, and in `MODEL.WEIGHTS` the rows of a classifier are those of the classes of the same
@@ -155,11 +158,17 @@ class BalancedDefaultTrainer(TrainerWithEvaluation):
         if _puts_on_canvas(cfg):
             kwargs["aspect_ratio_grouping"] = False
         kwargs["mapper"] = mapper_of(cfg, is_train=True)
+        on_bad_image = cfg.DATALOADER.get("ON_BAD_IMAGE", "error")
         with empty_data_as_user_error():
-            if not _weighs_classes(cfg):
+            if not _weighs_classes(cfg) and on_bad_image == "error":
                 return build_detection_train_loader(cfg, **kwargs)
             dataset = _read_train_dataset(cfg)
+        kwargs["mapper"] = training_mapper(kwargs["mapper"], dataset, on_bad_image)
         loader = build_detection_train_loader(cfg, dataset=dataset, **kwargs)
+        if on_bad_image == "skip":
+            loader = SkipCounter(loader, "DATALOADER.ON_BAD_IMAGE")
+        if not _weighs_classes(cfg):
+            return loader
         # For the hook, which is made later: else the data set would have to be read again. It is
         # the hook that says where counts are missing.
         with contextlib.suppress(UserError):
