@@ -44,6 +44,7 @@ EXTRAS = {
     "dev": [
         "build",
         "griffelib",
+        "hypothesis",
         "mypy",
         "pytest",
         "pytest-cov",

@@ -184,6 +184,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     )
 
     if args.resume and checkpointer.has_checkpoint():
+        checkpointer.unsafe = cfg.train.unsafe_load
         checkpointer.resume_or_load("", resume=True)
         # The checkpoint stores the iteration that was just finished.
         start_iter = trainer.iter + 1
