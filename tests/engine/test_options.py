@@ -38,6 +38,7 @@ BAD = {
     "train.progress_bar": (["maybe"], FLAG),
     "train.report": (["maybe"], FLAG),
     "train.allow_random_backbone": (["maybe"], FLAG),
+    "train.check_values": (["maybe", "null", "5"], FLAG),
     "train.unsafe_load": (["maybe", "null", "5"], FLAG),
     "train.cudnn_benchmark": (["maybe", "5"], FLAG),
     "train.clip_grad.max_norm": (["-1", "0", "nan", "inf", "abc", "true"], ABOVE),

@@ -109,6 +109,8 @@ TRAIN_OPTIONS = {
     "device": Option("cuda", DEVICE),
     # Whether layers of the backbone may be missing in init_checkpoint and start at random.
     "allow_random_backbone": Option(False, FLAG),
+    # Debugging: the losses check the values that they are called with, and name the row.
+    "check_values": Option(False, FLAG),
     # Whether what is in init_checkpoint may run; weights need no code.
     "unsafe_load": Option(False, FLAG),
     "seed": Option(

@@ -18,6 +18,7 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import register_weights_handler
+from iou_balanced.losses.debug import set_debug
 
 from .blame import naming_overrides
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
@@ -216,6 +217,7 @@ def main(args) -> dict:
     check_output_dir(cfg.train.output_dir)
     # Detectron2 sets up its own logger only.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
+    set_debug(True if cfg.train.check_values else None)
     prepare_masks(cfg)
     check_config(cfg, eval_only=args.eval_only)
     if args.resume and not args.eval_only:

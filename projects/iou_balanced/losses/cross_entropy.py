@@ -21,6 +21,7 @@ from .checks import (
 )
 from .class_tables import ClassWeights, expand_tables, image_of_rows
 from .iou_weights import iou_ratio_weights
+from .value_checks import checks_values
 
 
 def _terms(pred_logits: Tensor | Sequence[Tensor], gt_labels: Tensor) -> tuple[Tensor, int]:
@@ -81,6 +82,7 @@ def _sample_weights(
     return table.to(dtype)[images, flat.clamp(min=0)].view_as(gt_labels)
 
 
+@checks_values(background_column=True)
 def iou_balanced_cross_entropy(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

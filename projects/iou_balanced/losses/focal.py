@@ -19,8 +19,10 @@ from .focal_kernel import positive_terms
 from .focal_parts import reduce_parts, tables_for
 from .iou_weights import iou_ratio_weights
 from .levels import count_positives, in_order_of_labels, split_levels
+from .value_checks import checks_values
 
 
+@checks_values()
 def sigmoid_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
@@ -62,6 +64,7 @@ def sigmoid_focal_loss(
     return reduce_parts(parts, tables_for(class_weight, parts[0].logits), alpha, gamma, reduction)
 
 
+@checks_values()
 def iou_balanced_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

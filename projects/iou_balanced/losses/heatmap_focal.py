@@ -19,6 +19,7 @@ from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
 from .class_tables import ClassWeights, expand_tables
 from .heatmap_kernel import Balance, HeatmapFocalTerms, center_terms
 from .iou_weights import iou_ratio_weights
+from .value_checks import checks_values
 
 
 def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
@@ -59,6 +60,7 @@ def _focal_loss(
     return loss / max(pred_logits.numel(), 1) if reduction == "mean" else loss
 
 
+@checks_values()
 def penalty_reduced_focal_loss(
     pred_logits: Tensor,
     gt_heatmap: Tensor,
@@ -100,6 +102,7 @@ def penalty_reduced_focal_loss(
     return _focal_loss(pred_logits, gt_heatmap, None, tables, alpha, beta, reduction)
 
 
+@checks_values()
 def iou_balanced_penalty_reduced_focal_loss(
     pred_logits: Tensor,
     gt_heatmap: Tensor,

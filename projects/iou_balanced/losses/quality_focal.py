@@ -11,8 +11,10 @@ from .checks import check_exponents, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
 from .focal_parts import reduce_parts, tables_for
 from .levels import count_positives, split_levels
+from .value_checks import checks_values
 
 
+@checks_values()
 def quality_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
