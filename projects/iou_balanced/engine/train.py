@@ -35,6 +35,7 @@ from .class_names import ModelClasses, check_tested, class_names_of, names_in
 from .config import accepts, load_config, overridden_keys
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
+from .kept_arguments import warn_of_kept_arguments
 from .lazy_class_names import (
     check_resume,
     data_set_names,
@@ -217,6 +218,7 @@ def main(args) -> dict:
     check_output_dir(cfg.train.output_dir)
     # Detectron2 sets up its own logger only.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
+    warn_of_kept_arguments(cfg, args.opts)
     set_debug(True if cfg.train.check_values else None)
     prepare_masks(cfg)
     check_config(cfg, eval_only=args.eval_only)
