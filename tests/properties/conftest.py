@@ -11,6 +11,6 @@ with contextlib.suppress(ImportError):
     from hypothesis import settings
 
     settings.register_profile(
-        "tests", derandomize=True, deadline=None, max_examples=40, database=None
+        "tests", derandomize=True, deadline=None, max_examples=25, database=None
     )
     settings.load_profile("tests")
