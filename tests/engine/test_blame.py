@@ -82,3 +82,10 @@ def test_a_config_that_is_wrong_without_any_override(tmp_path):
         from iou_balanced.engine import load_config
 
         instantiate(load_config(str(path), ["train.device=cpu"]).model)
+
+
+@pytest.mark.parametrize("opts", [["model.head.prior=1"], ["no equals sign"]])
+def test_overrides_that_cannot_be_read(opts):
+    """The error is said as it came."""
+    with pytest.raises(UserError, match=r"^(unknown key|cannot read the override)"):
+        main(make_args(opts=opts))

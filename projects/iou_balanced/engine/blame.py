@@ -34,16 +34,23 @@ def naming_overrides(main: Callable) -> Callable:
         try:
             return main(args)
         except Exception as e:
-            keys = overridden_keys(args.opts)
-            is_named = isinstance(e, UserError) and any(key in str(e) for key in keys)
-            if is_named or isinstance(e.__cause__, ImageError):  # of the data, which were read
-                raise
-            error = blamed(args.config_file, list(args.opts or []), eval_only=args.eval_only)
+            error = _better_error(e, args)
             if error is None:
                 raise
             raise error from e
 
     return wrapped
+
+
+def _better_error(e: Exception, args) -> UserError | None:
+    if isinstance(e.__cause__, ImageError):  # the config was good enough to read the data
+        return None
+    try:
+        if isinstance(e, UserError) and any(key in str(e) for key in overridden_keys(args.opts)):
+            return None
+        return blamed(args.config_file, list(args.opts or []), eval_only=args.eval_only)
+    except UserError:  # the overrides cannot even be read, which `e` says
+        return None
 
 
 def blamed(config_file: str, overrides: list[str], *, eval_only: bool = False) -> UserError | None:
