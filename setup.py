@@ -46,6 +46,7 @@ EXTRAS = {
     "dev": [
         "build",
         "griffelib",
+        "hypothesis",
         "mypy",
         "pytest",
         "pytest-cov",

@@ -18,7 +18,7 @@ torch.set_num_threads(1)
 
 
 # What is quick and basic comes first, so that a mistake there is said before the trainings start.
-ORDER = ("losses", "formats", "geometry", "analysis", "data", "modeling", "backbones")
+ORDER = ("losses", "properties", "formats", "geometry", "analysis", "data", "modeling", "backbones")
 ORDER += ("evaluation", "reproduction", "test_", "engine", "inference")
 # With --dist loadfile a file's tests go to one process, but each of these to any.
 ALONE = ("test_learning",)

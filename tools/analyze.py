@@ -21,7 +21,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "projects"))
 
 from iou_balanced.analysis import Analysis, analyze
-from iou_balanced.analysis.page import NUM_IMAGES, ImageFinder, format_table, make_page
+from iou_balanced.analysis.page import (
+    NUM_IMAGES,
+    PAGE_FILE,
+    ImageFinder,
+    format_table,
+    make_page,
+)
+
+FILES = (PAGE_FILE, "analysis.json", "analysis.csv")
 
 
 def parse_run(text: str) -> tuple[str, list[str]]:
@@ -65,6 +73,9 @@ def refuse_same_names(parser: argparse.ArgumentParser, runs: list[tuple[str, lis
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of the numbers and of the page."""
     parser.add_argument("--output-dir", type=Path, default=Path("report"))
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the files of an earlier analysis"
+    )
     parser.add_argument("--draws", type=int, default=1000, help="bootstrap draws of the images")
     parser.add_argument(
         "--permutations", type=int, help="swaps of two runs; default: as many as draws"
@@ -94,6 +105,22 @@ def run(args: argparse.Namespace) -> Analysis:
     return analyze(args.ground_truth, dict(args.runs), **given, **options(args))
 
 
+def check_output_dir(folder: Path, *, overwrite: bool) -> None:
+    """Refuse to lose what an earlier analysis wrote, before the minutes of this one.
+
+    Raises:
+        ValueError: it is no folder, or has such a file and `overwrite` is false.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--output-dir {folder} is a file: give a folder")
+    found = [name for name in FILES if (folder / name).exists()]
+    if found and not overwrite:
+        raise ValueError(
+            f"--output-dir {folder} has {found[0]} already: give another folder, or --overwrite to "
+            "replace the files of the same name"
+        )
+
+
 def options(args: argparse.Namespace) -> dict:
     """Arguments of `analyze`, from `add_options`."""
     names = ("train_counts", "draws", "seed", "confidence", "processes")
@@ -112,6 +139,7 @@ def write(
     """
     tool = Path(sys.argv[0]).stem
     try:
+        check_output_dir(args.output_dir, overwrite=args.overwrite)
         ImageFinder("", args.images)  # a mistake there is said before the minutes of the analysis
         analysis = make_analysis()
         page = make_page(

@@ -275,6 +275,9 @@ def test_an_interrupt_leaves_the_former_files(files, tmp_path, monkeypatch):
     (tmp_path / "analysis.json").write_text("former")
     arguments = ["analyze", str(files[0] / "truth.json"), f"a={files[0]}/plain.json"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--output-dir", str(tmp_path), "--draws", "20"])
+    with pytest.raises(SystemExit, match=r"analyze|has analysis\.json already: give another fold"):
+        tool.main()
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--overwrite"])
 
     def interrupted(self):
         raise KeyboardInterrupt

@@ -164,27 +164,33 @@ def test_a_key_of_a_call_that_is_not_there(sign):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.cls_loss.alpha=-3"], r"^model\.cls_loss: Expected argument `alpha` to be"),
-        (["model.class_balance.eta=1.5"], r"^model\.class_balance: Expected argument `eta`"),
+        (
+            ["model.cls_loss.alpha=-3"],
+            r"^model\.cls_loss\.alpha=-3: Expected argument `alpha` to be",
+        ),
+        (
+            ["model.class_balance.eta=1.5"],
+            r"^model\.class_balance\.eta=1\.5: Expected argument `eta`",
+        ),
         (
             ["model.class_balance.count_over=gpu"],
-            r"^model\.class_balance: Expected argument `count",
+            r"^model\.class_balance\.count_over=gpu: Expected argument `count",
         ),
         (
             ["model.class_balance.schedule.update=hour"],
-            r"^model\.class_balance\.schedule: Expected argument `update`",
+            r"^model\.class_balance\.schedule\.update=hour: Expected argument `update`",
         ),
         (
             ["model.head.num_classes=3"],
-            r"^model: Expected argument `head` to have num_classes=10, as the model has, but got 3",
+            r"^model\.head: Expected argument `head` to have num_classes=10, as the model has",
         ),
         (
             [
                 "model.cls_loss._target_=iou_balanced.losses.IoUBalancedFocalLoss",
                 "model.cls_loss.alpha=0.25",
             ],
-            r"^model: Expected argument `cls_loss` to be a loss of heat maps, as PenaltyReduced"
-            r"FocalLoss and IoUBalancedPenaltyReducedFocalLoss are, but got IoUBalancedFocalLoss",
+            r"^model\.cls_loss: Expected argument `cls_loss` to be a loss of heat maps, as Pen"
+            r"altyReducedFocalLoss and IoUBalancedPenaltyReducedFocalLoss are, but got IoUBal",
         ),
     ],
 )
@@ -198,7 +204,7 @@ def test_a_loss_of_heat_maps_for_class_labels():
     cfg = load_config(
         CONFIG, ["model.cls_loss._target_=iou_balanced.losses.PenaltyReducedFocalLoss"]
     )
-    message = r"^model: .* loss of class labels, as SigmoidFocalLoss and IoUBalancedFocalLoss are"
+    message = r"^model\.cls_loss: .* loss of class labels, as SigmoidFocalLoss and"
     with pytest.raises(UserError, match=message):
         instantiate_model(cfg)
 

@@ -149,7 +149,10 @@ def test_wide_images_are_trained_on_where_a_range_is_given(photos):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"iscrowd": 1}, "no usable box left: 4 x crowd region, iscrowd=1"),
+        (
+            {"iscrowd": 1},
+            "no image of the training set has a box to train on. Crowd regions do not",
+        ),
         ({"bbox": [9, 9, 0, 5]}, "no usable box left: 4 x box without area"),
         ({"bbox": [0.1, 0.1, 0.5, 0.5]}, "4 of 4 boxes are smaller than a pixel"),
     ],

@@ -159,6 +159,12 @@ def test_compare_two_folders(run, tmp_path, monkeypatch, capsys):
     options = ["--output-dir", tmp_path / "report", "--draws", 10]
     compare(monkeypatch, f"plain={run}", other, *options)
     assert "other and plain have the same AP" in capsys.readouterr().out
+    before = (tmp_path / "report/report.html").read_bytes()
+    with pytest.raises(
+        SystemExit, match=r"^compare: --output-dir .*report has report\.html already"
+    ):
+        compare(monkeypatch, other, f"plain={run}", *options)
+    assert (tmp_path / "report/report.html").read_bytes() == before
     page = Page((tmp_path / "report/report.html").read_text(encoding="utf-8"))
     assert page.tables[0][0][:3] == ["metric", "plain", "other"]
     assert "Loss by iteration: plain from" in " ".join(filter(None, page.labels))

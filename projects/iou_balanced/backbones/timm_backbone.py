@@ -77,7 +77,7 @@ class TimmBackbone(Backbone):
         if OmegaConf.is_config(model_args):
             model_args = OmegaConf.to_container(model_args, resolve=True)
         model_args = dict(model_args or {})
-        fixed = {"pretrained", "features_only", "out_indices"} & set(model_args)
+        fixed = {"pretrained", "checkpoint_path", "features_only", "out_indices"} & set(model_args)
         if fixed:
             raise ValueError(f"Expected argument `model_args` without {sorted(fixed)}")
 

@@ -5,8 +5,10 @@ and in main alike, and no argument reaches it. `install_reader` puts one there t
 pixels; it is called by whatever registers a data set or builds a loader here.
 """
 
+import copy
 import os
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -22,7 +24,12 @@ from iou_balanced.formats.image_files import (
 )
 from iou_balanced.formats.image_files import read_header as _read_header
 
-__all__ = ["NamedErrors", "install_reader", "pixel_range_of", "set_pixel_range"]
+__all__ = ["ON_BAD_IMAGE", "NamedErrors", "install_reader", "pixel_range_of", "set_pixel_range"]
+
+ON_BAD_IMAGE = ("error", "skip")
+SKIPPED = "skipped_images"
+"""Key of a mapper's output: (file name, reason) of each image that it stands in for."""
+_MOST_IN_A_ROW = 100
 
 _stock_read_image = detection_utils.read_image
 # folder -> how to scale what has more than 8 bits there
@@ -134,16 +141,45 @@ class NamedErrors:
 
     Args:
         mapper: from a dict in Detectron2's format to the model's input.
+        replacements: dicts as the mapper gets them, one of which takes the place of an image that
+            cannot be used; what came instead of which is in the output's `SKIPPED`. Which one
+            depends on the name of the file only. None: the error is raised.
+
+    Raises:
+        ImageError: in a call, such an error; with `replacements`, 100 of them in a row.
     """
 
-    def __init__(self, mapper: Callable[[dict], dict]):
-        self.mapper = mapper
+    def __init__(self, mapper: Callable[[dict], dict], replacements: Sequence[dict] | None = None):
+        self.mapper, self.replacements = mapper, replacements
         # A process that is started afresh has neither the reader nor the ranges.
         self._pixel_ranges = dict(_PIXEL_RANGES)
 
     def __call__(self, dataset_dict: dict) -> dict:
         install_reader()
         _PIXEL_RANGES.update(self._pixel_ranges)
+        skipped: list[tuple[str, str]] = []
+        record = dataset_dict
+        while True:
+            file_name = _name_of(record)
+            try:
+                output = self._map(record)
+            except ImageError as e:
+                if self.replacements is None:
+                    raise
+                skipped.append((file_name, str(e)))
+                if len(skipped) >= min(_MOST_IN_A_ROW, len(self.replacements)):
+                    raise ImageError(
+                        f"{len(skipped)} images in a row cannot be used, the last one: {e}"
+                    ) from e
+                first = zlib.crc32(_name_of(dataset_dict).encode())
+                record = self.replacements[(first + len(skipped)) % len(self.replacements)]
+                record = copy.deepcopy(record)  # a mapper may change its input
+                continue
+            if skipped:
+                output[SKIPPED] = skipped
+            return output
+
+    def _map(self, dataset_dict: dict) -> dict:
         try:
             return self.mapper(dataset_dict)
         except ImageError:
@@ -152,11 +188,15 @@ class NamedErrors:
             file_name = dataset_dict["file_name"]
             raise ImageError(f"{_one_line(e)}{_why_other_size(file_name, dataset_dict)}") from e
         except (OSError, ValueError, ArithmeticError, AssertionError) as e:
-            file_name = dataset_dict.get("file_name", dataset_dict.get("image_id", "?"))
+            file_name = _name_of(dataset_dict)
             raise ImageError(f"image {file_name} cannot be used ({_kind(e)}{_one_line(e)})") from e
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.mapper!r})"
+
+
+def _name_of(record: dict) -> str:
+    return str(record.get("file_name", record.get("image_id", "?")))
 
 
 def _why_other_size(file_name: str, record: dict) -> str:

@@ -23,12 +23,13 @@ from .config import all_keys
 from .durable import DurableCheckpointer
 from .errors import UserError
 from .lazy_class_names import WEIGHTS_KEY, init_classes_of
+from .safe_loading import SafeLoading
 
 logger = logging.getLogger(__name__)
 
 
-class Checkpointer(DurableCheckpointer):
-    """`DurableCheckpointer`, which knows the classes, and what it could not match (`incompatible`).
+class Checkpointer(DurableCheckpointer, SafeLoading):
+    """`DurableCheckpointer`, which loads data only, knows the classes, and what did not match.
 
     With `classes`, their names are saved with every file, and what is loaded is compared with them:
     a resume needs the same classes in the same order; else the rows of a classifier are given to
@@ -141,6 +142,7 @@ def load_initial_weights(checkpointer: Checkpointer, cfg: DictConfig) -> None:
         _check_scratch(model, cfg)
         logger.info("train.init_checkpoint is empty: training from scratch")
         return
+    checkpointer.unsafe = bool(cfg.train.unsafe_load)
     checkpointer.init_classes = init_classes_of(cfg)
     if checkpointer.init_classes and checkpointer.classes.names is None:
         raise UserError(
@@ -182,24 +184,27 @@ def load_for_evaluation(model: nn.Module, cfg: DictConfig) -> dict:
             "--eval-only evaluates a trained model: give train.init_checkpoint=FILE, for example "
             f"{cfg.train.output_dir}/model_final.pth"
         )
-    return load_trained(model, path, key="train.init_checkpoint=")
+    unsafe = bool(cfg.train.unsafe_load)
+    return load_trained(model, path, key="train.init_checkpoint=", unsafe=unsafe)
 
 
-def load_trained(model: nn.Module, path: str, *, key: str) -> dict:
+def load_trained(model: nn.Module, path: str, *, key: str, unsafe: bool = False) -> dict:
     """Load a file in which every parameter of the model has to be.
 
     Args:
         model: gets the weights.
         path: of a checkpoint, or an address that Detectron2 knows.
         key: what names the file, for messages.
+        unsafe: whether code in the file may run; see `SafeLoading`.
 
     Returns:
         What else the file holds, for example "iteration" and "class_names".
 
     Raises:
-        UserError: there is no such file, or it does not fit the model.
+        UserError: there is no such file, it does not fit the model, or holds more than weights.
     """
     checkpointer = Checkpointer(model)
+    checkpointer.unsafe = unsafe
     extra = _load(checkpointer, path, key)
     names = _weight_names(model, "", running_stats=True)
     missing = sorted(checkpointer.unmatched() & names)

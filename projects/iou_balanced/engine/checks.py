@@ -17,7 +17,7 @@ from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, is_from
 from .lazy_class_names import check_classes, data_set_names, training_classes
 from .missing import check_missing
-from .node_options import check_nodes
+from .node_options import argument_of, check_nodes, evaluated_names
 from .options import check_options, check_training_nodes
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,12 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     for split in ("test",) if eval_only else ("train", "test"):
         for name in data_set_names(cfg, split):
             _check_data_set(name)
+    for key, name in evaluated_names(cfg.dataloader):
+        if name not in DatasetCatalog:
+            raise UserError(
+                f"{key}={name}: there is no data set of this name; ${{..test.dataset.names}} is "
+                "the one that dataloader.test reads"
+            )
     if not eval_only:
         check_classes(cfg, training_classes(cfg))
 
@@ -214,7 +220,8 @@ def instantiate_model(cfg: DictConfig) -> torch.nn.Module:
     except ValueError as e:
         if isinstance(e, UserError) or not is_from("iou_balanced", e):
             raise
-        raise UserError(f"{_key_of(e, cfg.model, 'model')}: {e}") from e
+        key = _key_of(e, cfg.model, "model")
+        raise UserError(f"{argument_of(e, OmegaConf.select(cfg, key), key)}: {e}") from e
 
 
 def instantiate_optimizer(node: DictConfig) -> torch.optim.Optimizer:

@@ -26,6 +26,7 @@ from .class_names import (
 )
 from .config import accepts
 from .errors import UserError, data_errors_as_user_errors
+from .node_options import argument_of, written_at
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +37,23 @@ def data_set_names(cfg: DictConfig, split: str) -> list[str]:
     """The names of dataloader.<split>.dataset.names, whose calls register them; [] without any.
 
     Raises:
-        UserError: a register function says what is missing.
-    """
+        UserError: a register function says what is missing; names the key.
+    """  # noqa: DOC501
     names = OmegaConf.select(cfg.dataloader, f"{split}.dataset.names")
     if names is None:
         return []
-    with data_errors_as_user_errors():
-        names = instantiate(names)
-    return [names] if isinstance(names, str) else list(names)
+    key = written_at(cfg.dataloader[split].dataset, "names", f"dataloader.{split}.dataset.names")
+    registered = []
+    for i, node in enumerate(names if OmegaConf.is_list(names) else [names]):
+        try:
+            with data_errors_as_user_errors():
+                registered.append(instantiate(node))
+        except (UserError, TypeError) as e:
+            if not isinstance(e, UserError) and "required" not in str(e):
+                raise  # an error in the function, and not in its call
+            at = f"{key}.{i}" if OmegaConf.is_list(names) else key
+            raise UserError(f"{argument_of(e, node, at)}: {e}") from e
+    return registered
 
 
 def training_classes(cfg: DictConfig) -> ModelClasses:

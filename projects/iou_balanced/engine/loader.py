@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset
 from iou_balanced.data.image_reading import NamedErrors, install_reader
 from iou_balanced.data.stream import build_stream_loader, temporary_seed
 
+from .bad_images import SkipCounter, training_mapper
 from .config import accepts, locate_target
 from .errors import UserError
 from .repeat_sampling import KEY as REPEAT_KEY
@@ -119,13 +120,19 @@ def build_train_loader(
             seed=seed,
             start=0 if goes_on_anywhere else start_iter * kwargs["total_batch_size"],
         )
-    kwargs = _with_named_errors(kwargs)
+    skips = cfg.train.on_bad_image == "skip"
+    if "mapper" in kwargs:
+        kwargs["mapper"] = training_mapper(
+            kwargs["mapper"], kwargs.get("dataset"), cfg.train.on_bad_image
+        )
     steps = cfg.train.accumulation_steps
     if goes_on_anywhere:
-        return build_stream_loader(**kwargs, seed=seed, start=start_iter, parts=steps)
-    if steps > 1:
-        kwargs["total_batch_size"] //= steps
-    return target(**kwargs)
+        loader = build_stream_loader(**kwargs, seed=seed, start=start_iter, parts=steps)
+    else:
+        if steps > 1:
+            kwargs["total_batch_size"] //= steps
+        loader = target(**kwargs)
+    return SkipCounter(loader, "train.on_bad_image") if skips else loader
 
 
 def goes_on(dataset) -> bool:
@@ -134,12 +141,18 @@ def goes_on(dataset) -> bool:
 
 
 def build_test_loader(cfg: DictConfig):
-    """Instantiate dataloader.test; errors of its mapper name the image."""
+    """Instantiate dataloader.test; errors of its mapper name the image.
+
+    An evaluation never skips an image: its metrics would be those of other images.
+    """
     node = cfg.dataloader.test
     if not isinstance(node, DictConfig) or "_target_" not in node:
         return instantiate(node)
     kwargs = {name: instantiate(value) for name, value in node.items() if name != "_target_"}
-    return locate_target(node._target_)(**_with_named_errors(kwargs))
+    install_reader()
+    if callable(kwargs.get("mapper")) and not isinstance(kwargs["mapper"], NamedErrors):
+        kwargs["mapper"] = NamedErrors(kwargs["mapper"])
+    return locate_target(node._target_)(**kwargs)
 
 
 def prepare_masks(cfg: DictConfig) -> None:
@@ -156,11 +169,3 @@ def prepare_masks(cfg: DictConfig) -> None:
             is_call = isinstance(node, DictConfig) and "_target_" in node
             if is_call and "masks" not in node and accepts(node._target_, "masks"):
                 node.masks = True
-
-
-def _with_named_errors(kwargs: dict) -> dict:
-    install_reader()
-    mapper = kwargs.get("mapper")
-    if callable(mapper) and not isinstance(mapper, NamedErrors):
-        kwargs["mapper"] = NamedErrors(mapper)
-    return kwargs

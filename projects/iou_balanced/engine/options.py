@@ -14,6 +14,8 @@ import torch
 from detectron2.solver import WarmupParamScheduler
 from omegaconf import DictConfig, OmegaConf
 
+from iou_balanced.data.image_reading import ON_BAD_IMAGE
+
 from .errors import UserError
 
 LARGEST_SEED = 2**32 - 1 - 2**16  # numpy's, less the process's number that is added
@@ -107,6 +109,10 @@ TRAIN_OPTIONS = {
     "device": Option("cuda", DEVICE),
     # Whether layers of the backbone may be missing in init_checkpoint and start at random.
     "allow_random_backbone": Option(False, FLAG),
+    # Debugging: the losses check the values that they are called with, and name the row.
+    "check_values": Option(False, FLAG),
+    # Whether what is in init_checkpoint may run; weights need no code.
+    "unsafe_load": Option(False, FLAG),
     "seed": Option(
         -1,
         Rule(
@@ -148,6 +154,8 @@ TRAIN_OPTIONS = {
             "none",
         ),
     ),
+    # What becomes of a training image that cannot be read: the end, or another in its place.
+    "on_bad_image": Option("error", one_of(*ON_BAD_IMAGE)),
     "progress_bar": Option(True, FLAG),
     # Writes report.html into output_dir at the end.
     "report": Option(True, FLAG),

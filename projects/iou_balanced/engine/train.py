@@ -19,7 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import register_weights_handler
 from iou_balanced.files import write_atomically
+from iou_balanced.losses.debug import set_debug
 
+from .blame import naming_overrides
 from .checkpoint import Checkpointer, load_for_evaluation, load_initial_weights
 from .checks import (
     check_accumulation,
@@ -35,6 +37,7 @@ from .config import accepts, load_config, overridden_keys
 from .durable import full_disk_as_user_error
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
+from .kept_arguments import warn_of_kept_arguments
 from .lazy_class_names import (
     check_resume,
     data_set_names,
@@ -206,6 +209,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
 
     start_iter = 0
     if args.resume and checkpointer.has_checkpoint():
+        checkpointer.unsafe = cfg.train.unsafe_load
         checkpointer.resume_or_load("", resume=True)
         # The checkpoint stores the iteration that was just finished.
         start_iter = trainer.iter + 1
@@ -224,6 +228,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     return trainer
 
 
+@naming_overrides
 def main(args) -> dict:
     """What every process of tools/train_net.py runs; at its end `report.html` is written.
 
@@ -238,6 +243,8 @@ def main(args) -> dict:
     check_output_dir(cfg.train.output_dir)
     # Detectron2 sets up its own logger only.
     setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
+    warn_of_kept_arguments(cfg, args.opts)
+    set_debug(True if cfg.train.check_values else None)
     prepare_masks(cfg)
     check_config(cfg, eval_only=args.eval_only)
     if args.resume and not args.eval_only:

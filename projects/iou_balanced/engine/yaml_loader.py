@@ -20,6 +20,7 @@ from iou_balanced.data.transforms.centernet import centernet_augmentations
 from iou_balanced.geometry.canvas import centernet_canvas
 from iou_balanced.modeling import CenterNet
 
+from .bad_images import SkipCounter, training_mapper
 from .errors import UserError
 from .loader import ContinuingLoader, empty_data_as_user_error, goes_on
 
@@ -40,7 +41,8 @@ def build_yaml_loader(cfg: CfgNode):
     with empty_data_as_user_error():
         # The sampler is made with the seed, which is not known yet.
         read = build_detection_train_loader.from_config(cfg, mapper, sampler=_LATER)
-    dataset = read["dataset"]
+    dataset, on_bad_image = read["dataset"], cfg.DATALOADER.get("ON_BAD_IMAGE", "error")
+    mapper = training_mapper(mapper, dataset, on_bad_image)
     if not goes_on(dataset):
         return build_detection_train_loader(cfg, mapper, **kwargs)
     counts = None
@@ -133,4 +135,6 @@ def _build_stream(cfg: CfgNode, dataset, kwargs: dict, start: int, seed: int | N
     seed = comm.shared_random_seed() if seed is None else seed
     with temporary_seed(seed):
         stock = build_detection_train_loader.from_config(cfg, kwargs["mapper"], dataset=dataset)
-    return build_stream_loader(**{**stock, **kwargs}, start=start, seed=seed)
+    loader = build_stream_loader(**{**stock, **kwargs}, start=start, seed=seed)
+    skips = cfg.DATALOADER.get("ON_BAD_IMAGE", "error") == "skip"
+    return SkipCounter(loader, "DATALOADER.ON_BAD_IMAGE") if skips else loader

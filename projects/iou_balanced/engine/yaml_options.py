@@ -1,19 +1,92 @@
 """The numbers of a yaml (yacs) config in which silent nonsense is possible."""
 
+import math
+
 from detectron2.config import CfgNode
 
+from iou_balanced.data.image_reading import ON_BAD_IMAGE
 from iou_balanced.losses.checks import LARGEST_EXPONENT
+from iou_balanced.losses.reweighting import HATS
 from iou_balanced.modeling.cls_members import MEMBERS
 
 from .errors import UserError
-from .options import DEVICE, FLAG, FOLDER, NORM, Rule, number, one_of, or_null, shown, whole
+from .options import DEVICE, FLAG, FOLDER, NAME, NORM, Rule, number, one_of, or_null, shown, whole
 
 EXPONENT = Rule(
     lambda x: number().allows(x) and x <= LARGEST_EXPONENT,
     f"a number in [0, {LARGEST_EXPONENT:g}]",
 )
 
+_SHARE = Rule(lambda x: number().allows(x) and x <= 1, "a number in [0, 1]")
+_IOU = Rule(lambda x: number(above=True).allows(x) and x <= 1, "a number above 0 and up to 1")
+
+
+def _numbers(rule: Rule, text: str, lengths: tuple[int, ...] = ()) -> Rule:
+    """A list of numbers, or a tuple; of one of the lengths, where such are given."""
+
+    def allows(value) -> bool:
+        is_list = isinstance(value, (list, tuple)) and (not lengths or len(value) in lengths)
+        return is_list and all(map(rule.allows, value))
+
+    return Rule(allows, text)
+
+
+_SIZE = _numbers(whole(1), "two whole numbers from 1 on, height and width", (2,))
+_NAMES = _numbers(NAME, "a list of names of data sets")
+
 YAML_OPTIONS = {
+    "DATASETS.TRAIN": _NAMES,
+    "DATASETS.TEST": _NAMES,
+    "DATALOADER.ASPECT_RATIO_GROUPING": FLAG,
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": FLAG,
+    "DATALOADER.ON_BAD_IMAGE": one_of(*ON_BAD_IMAGE),
+    "SEED": whole(-1, "; -1 for none"),
+    "TEST.DETECTIONS_PER_IMAGE": whole(1),
+    "SOLVER.OPTIMIZER": one_of("SGD", "ADAM"),
+    "SOLVER.GAMMA": number(),
+    "SOLVER.STEPS": _numbers(whole(0), "a list of whole numbers from 0 on"),
+    "SOLVER.NESTEROV": FLAG,
+    "INPUT.FORMAT": one_of("RGB", "BGR", "L", "YUV-BT.601"),
+    "MODEL.PIXEL_MEAN": _numbers(number(-math.inf), "a list of 1 or 3 finite numbers", (1, 3)),
+    "MODEL.PIXEL_STD": _numbers(number(above=True), "a list of 1 or 3 numbers above 0", (1, 3)),
+    "MODEL.RETINANET.NUM_CLASSES": whole(1),
+    "MODEL.RETINANET.PRIOR_PROB": number(above=True, below=1.0),
+    "MODEL.RETINANET.SCORE_THRESH_TEST": _SHARE,
+    "MODEL.RETINANET.NMS_THRESH_TEST": _IOU,
+    "MODEL.RETINANET.TOPK_CANDIDATES_TEST": whole(1),
+    "MODEL.RETINANET.FOCAL_LOSS_GAMMA": EXPONENT,
+    "MODEL.RETINANET.FOCAL_LOSS_ALPHA": Rule(
+        lambda x: number(-math.inf).allows(x) and x <= 1,
+        "a number in [0, 1], or below 0 for no weighting",
+    ),
+    "MODEL.RETINANET.SMOOTH_L1_LOSS_BETA": number(),
+    "MODEL.RETINANET.NUM_CONVS": whole(0),
+    "MODEL.ROI_HEADS.NUM_CLASSES": whole(1),
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": whole(1),
+    "MODEL.ROI_HEADS.POSITIVE_FRACTION": _SHARE,
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST": _SHARE,
+    "MODEL.ROI_HEADS.NMS_THRESH_TEST": _IOU,
+    "MODEL.CENTERNET.NUM_CLASSES": whole(1),
+    "MODEL.CENTERNET.BACKBONE": NAME,
+    "MODEL.CENTERNET.FREEZE_AT": whole(0),
+    "MODEL.CENTERNET.NECK": one_of("upconv", "dla"),
+    "MODEL.CENTERNET.UP_CHANNELS": _numbers(whole(1), "a list of whole numbers from 1 on"),
+    "MODEL.CENTERNET.DEFORMABLE": FLAG,
+    "MODEL.CENTERNET.HEAD_CHANNELS": whole(1),
+    "MODEL.CENTERNET.NORM_AFTER_ACTIVATION": FLAG,
+    "MODEL.CENTERNET.PRIOR_PROB": number(above=True, below=1.0),
+    "MODEL.CENTERNET.REGRESSION_STD": or_null(number(), "PyTorch's own"),
+    "MODEL.CENTERNET.BBOX_REG_WEIGHTS": _numbers(
+        number(above=True), "four numbers above 0, of offset x, y, width and height", (4,)
+    ),
+    "MODEL.CENTERNET.FOCAL_LOSS_ALPHA": EXPONENT,
+    "MODEL.CENTERNET.FOCAL_LOSS_BETA": EXPONENT,
+    "MODEL.CENTERNET.SCORE_THRESH_TEST": _SHARE,
+    "MODEL.CENTERNET.FLIP_TEST": FLAG,
+    "MODEL.CENTERNET.CROP_SIZE": _SIZE,
+    "MODEL.CENTERNET.CANVAS": Rule(lambda x: x in ("fit", "pad", ""), "fit, pad or ''"),
+    "MODEL.CENTERNET.FIT_SIZE": _SIZE,
+    "MODEL.CENTERNET.PAD_DIVISOR": whole(1),
     "OUTPUT_DIR": FOLDER,
     "MODEL.DEVICE": DEVICE,
     "DATALOADER.NUM_WORKERS": whole(0),
@@ -45,6 +118,33 @@ YAML_OPTIONS = {
     "MODEL.IOU_BALANCED.LOC_MEASURE_ITERATIONS": whole(1),
     "MODEL.IOU_BALANCED.ACROSS_PROCESSES": FLAG,
 }
+_OF_WEIGHTS = {
+    "NAME": Rule(lambda x: isinstance(x, str), "the name of a weighting, or '' for none"),
+    "SCHEDULE": Rule(lambda x: x in ("linear", "constant", ""), "linear, constant or ''"),
+    "TOTAL_EPOCHS": whole(2),
+    "DEFERRED_EPOCHS": whole(0),
+    "UPDATE": one_of("epoch", "iteration"),
+    "READING": one_of("last", "total", "next"),
+    "INTENSITY": number(),
+    "FLOOR": number(above=True),
+    "ALLOW_OTHER_COUNTS": FLAG,
+    "ETA": _SHARE,
+    "COUNT_OVER": one_of("image", "process", "batch"),
+    "COUNTED": one_of("instances", "locations"),
+    "HAT": one_of(*HATS),
+    "BETA": _SHARE,
+    "NORMALIZE": FLAG,
+    "PER_SAMPLE": FLAG,
+    "TAIL_RATIO": _SHARE,
+    "BACKGROUND_WEIGHT": _SHARE,
+}
+# Any word would count as true, and every default is None, so that yacs lets any type pass.
+YAML_OPTIONS.update(
+    {
+        f"MODEL.CLASS_BALANCE.{key}": rule if key == "NAME" else or_null(rule, "the class's own")
+        for key, rule in _OF_WEIGHTS.items()
+    }
+)
 # A negative value would turn the gradient round, and 0 leave nothing of it.
 _OF_CLIPPING = {
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": number(above=True),

@@ -67,6 +67,8 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
       writes a checkpoint, see docs/reliability.md. One run a folder.
     - `DATASETS.TEST` is evaluated by `build_evaluator`. At the end of a training `report.html` is
       written into `OUTPUT_DIR`, unless the config has `TEST.REPORT: False`.
+    - `DATALOADER.ON_BAD_IMAGE: "skip"`, where the config has this key: another image takes the
+      place of a training image that cannot be read, with a count; "error" names it and ends.
     - Classes are matched by name. Checkpoints have the names of `DATASETS.TRAIN`; a resume needs
       the same, and in `MODEL.WEIGHTS` the rows of a classifier are those of the classes of the same
       names. A test set may have its classes in another order, or lack some.
@@ -215,7 +217,7 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
         if name == "SGD":
             return super().build_optimizer(cfg, model)
         if name != "ADAM":
-            raise UserError(f"SOLVER.OPTIMIZER={name}: give 'SGD' or 'ADAM'")
+            raise UserError(f"SOLVER.OPTIMIZER={name}: give SGD or ADAM")
         params = get_default_optimizer_params(
             model,
             base_lr=cfg.SOLVER.BASE_LR,

@@ -1,6 +1,7 @@
 """What is wrong with a data set, or left out of it: counted by kind and class, with examples."""
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = ["KINDS", "Findings", "Kind"]
@@ -171,9 +172,13 @@ class Findings:
                 lines.append(f"    and {count - len(self.examples[kind])} more")
         return lines
 
-    def causes(self) -> str:
-        """The kinds that left boxes or images out, with their counts, in one line; may be ""."""
-        chosen = [k for k in KINDS if k in _LOSSES and self.counts[k]]
+    def causes(self, but: Sequence[str] = ()) -> str:
+        """The kinds that left boxes or images out, with their counts, in one line; may be "".
+
+        Args:
+            but: kinds to pass over.
+        """
+        chosen = [k for k in KINDS if k in _LOSSES and self.counts[k] and k not in but]
         return "; ".join(f"{self.counts[k]} x {KINDS[k].text}" for k in chosen)
 
     def to_dict(self) -> dict:

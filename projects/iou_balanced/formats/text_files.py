@@ -66,10 +66,13 @@ def read_xml(path: str | os.PathLike) -> ElementTree.Element:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not XML, or declares an encoding that is not known; without the file's
-            name, so that the caller can put it where it belongs.
+        ValueError: it is not XML, declares an encoding that is not known, or entities, which can
+            grow without bounds; without the file's name, so that the caller can put it where it
+            belongs.
     """
     data = Path(path).read_bytes()
+    if b"<!ENTITY" in data.replace(b"\0", b""):  # also where a character has several bytes
+        raise ValueError("declares entities, which no annotation needs: write the text out")
     try:
         return ElementTree.fromstring(data)
     except ElementTree.ParseError as e:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .checks import check_counts, check_flags, check_non_negative
 from .class_tables import ClassWeights, join_tables
-from .reweighting import schedule_weights
+from .reweighting import check_class_lists, schedule_weights
 from .schedules import Schedule
 
 logger = logging.getLogger(__name__)
@@ -90,13 +90,12 @@ class ClassBalance(nn.Module):
         Raises:
             ValueError: they are not K, or a weight that follows is negative or infinite.
         """
-        given = {"class_counts": class_counts, "image_counts": image_counts}
-        for name, counts in {**given, "class_names": class_names}.items():
-            if counts is not None and len(counts) != self.num_classes:
-                raise ValueError(
-                    f"Expected argument `{name}` to have a number for each of the "
-                    f"{self.num_classes} classes, but got {len(counts)}"
-                )
+        check_class_lists(
+            self.num_classes,
+            class_counts=class_counts,
+            image_counts=image_counts,
+            class_names=class_names,
+        )
         alpha = self.count_weights(class_counts, image_counts)
         least = 1 + self.intensity * (alpha - 1)
         bad = (~(least >= 0) | least.isinf()).nonzero().flatten().tolist()

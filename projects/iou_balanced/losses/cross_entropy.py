@@ -22,6 +22,7 @@ from .checks import (
 from .class_tables import ClassWeights, expand_tables, image_of_rows
 from .fused.positives import find
 from .iou_weights import iou_ratio_weights
+from .value_checks import checks_values
 
 
 def cross_entropy_terms(
@@ -97,6 +98,7 @@ def sample_weights(
     return table.to(dtype)[images, flat.clamp(min=0)].view_as(gt_labels)
 
 
+@checks_values(background_column=True)
 def iou_balanced_cross_entropy(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

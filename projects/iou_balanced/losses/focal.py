@@ -21,6 +21,7 @@ from .fused.elements import own_focal
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
 from .sigmoid_scores import RowScores
+from .value_checks import checks_values
 
 
 def _check(alpha: float, reduction: str, backend: str | None, **exponents: float) -> None:
@@ -30,6 +31,7 @@ def _check(alpha: float, reduction: str, backend: str | None, **exponents: float
     check_backend(backend)
 
 
+@checks_values()
 def sigmoid_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
@@ -82,6 +84,7 @@ def sigmoid_focal_loss(
     )
 
 
+@checks_values()
 @torch.compiler.disable  # a graph of its own
 def iou_balanced_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],

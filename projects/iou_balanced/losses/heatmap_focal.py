@@ -23,6 +23,7 @@ from .fused.elements import own_focal
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
 from .sigmoid_scores import HeatMapScores
+from .value_checks import checks_values
 
 
 def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
@@ -48,6 +49,7 @@ def _check_heatmaps(pred_logits: Tensor, gt_heatmap: Tensor) -> None:
         )
 
 
+@checks_values()
 def penalty_reduced_focal_loss(
     pred_logits: Tensor,
     gt_heatmap: Tensor,
@@ -101,6 +103,7 @@ def penalty_reduced_focal_loss(
     )
 
 
+@checks_values()
 @torch.compiler.disable  # a graph of its own
 def iou_balanced_penalty_reduced_focal_loss(
     pred_logits: Tensor,

@@ -12,6 +12,7 @@ from torch import Tensor
 from .box_iou import elementwise_box_iou
 from .checks import upcast
 from .localization import IoUBalancedLocalization, LocalizationLoss
+from .value_checks import checks_values
 
 
 def _enclosing_size(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -30,6 +31,7 @@ def _area(boxes: Tensor) -> Tensor:
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1)
 
 
+@checks_values()
 def giou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """1 - GIoU of each pair (arXiv 1902.09630): 1 - IoU + (enclosure - union) / enclosure.
 
@@ -51,6 +53,7 @@ def giou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     return 1 - iou + _divide(enclosing - union, enclosing)
 
 
+@checks_values()
 def diou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """1 - DIoU of each pair (arXiv 1911.08287, Eq. 7): 1 - IoU + (offset of centres / diagonal)^2.
 
@@ -71,6 +74,7 @@ def diou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     return 1 - iou + _divide(offset.square().sum(dim=1), diagonal)
 
 
+@checks_values()
 def ciou_loss(pred_boxes: Tensor, gt_boxes: Tensor) -> Tensor:
     """1 - CIoU of each pair (arXiv 1911.08287, Eq. 8-11): DIoU and a term of the aspect ratio.
 

@@ -20,12 +20,14 @@ from .checks import (
     upcast,
 )
 from .iou_weights import iou_power_sums, iou_ratio_weights, weights_from_sums
+from .value_checks import checks_values
 from .w_loc import WLocMeasurement
 
 MEASURE_ITERATIONS = 10
 MAX_WEIGHT = 20.0
 
 
+@checks_values()
 def iou_balanced_terms(
     terms: Tensor,
     pos_iou: Tensor | None,
@@ -107,6 +109,7 @@ class LocalizationLoss(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has to define terms()")
 
+    @checks_values()
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
         """A scalar, or the terms for reduction "none"; see `LocalizationLoss.terms`."""
         return reduce_terms(self.terms(pred, target), self.reduction)
@@ -200,6 +203,7 @@ class IoUBalancedLocalization(LocalizationLoss):
         """The weight in force; None where "auto" has measured nothing yet, and Eq. 7 is used."""
         return self._measurement.value if isinstance(self.weight, str) else self.weight
 
+    @checks_values()
     def forward(self, pred: Tensor, target: Tensor, pos_iou: Tensor | None = None) -> Tensor:
         """The weighted loss, a scalar, or its terms for reduction "none".
 

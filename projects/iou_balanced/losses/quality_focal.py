@@ -13,8 +13,10 @@ from .class_tables import ClassWeights
 from .fused.elements import own_quality
 from .fused.negatives import Negatives
 from .quality import QualityLoss, quality_loss
+from .value_checks import checks_values
 
 
+@checks_values()
 @torch.compiler.disable  # a graph of its own
 def quality_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],

@@ -177,6 +177,26 @@ def _floored(counts: Tensor, floor: float | None) -> Tensor:
     return counts if floor is None else counts.clamp(min=floor)
 
 
+def check_class_lists(num_classes: int, **values: Sequence[object] | None) -> None:
+    """Check arguments, given by name, that have to be None or have one entry for each class.
+
+    Raises:
+        ValueError: one of them is something else.
+    """
+    for name, value in values.items():
+        if value is None:
+            continue
+        if isinstance(value, (str, dict)) or not hasattr(value, "__len__"):
+            raise ValueError(
+                f"Expected argument `{name}` to be a list, one entry a class, but got {value!r}"
+            )
+        if len(value) != num_classes:
+            raise ValueError(
+                f"Expected argument `{name}` to have a number for each of the {num_classes} "
+                f"classes, but got {len(value)}"
+            )
+
+
 def _check_counts(
     counts: Sequence[float] | Tensor, floor: float | None = None, *, absent_allowed: bool = False
 ) -> Tensor:
@@ -186,7 +206,12 @@ def _check_counts(
         ValueError: they are no vector of numbers from 0 on; `floor` is not above 0; or a class has
             no instance, which needs `floor` or `absent_allowed`.
     """
-    counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu").detach()
+    try:
+        counts = torch.as_tensor(counts, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError) as e:
+        raise ValueError(
+            f"Expected argument `counts` to have one number for each class, but got {counts!r}"
+        ) from e
     if counts.dim() != 1 or not len(counts):
         raise ValueError(
             "Expected argument `counts` to have one number for each class, shape (K,), "

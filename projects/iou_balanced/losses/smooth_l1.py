@@ -16,6 +16,7 @@ from .localization import (
     LocalizationLoss,
     iou_balanced_terms,
 )
+from .value_checks import checks_values
 
 
 def _elementwise(pred_deltas: Tensor, gt_deltas: Tensor, beta: float) -> Tensor:
@@ -34,6 +35,7 @@ def _elementwise(pred_deltas: Tensor, gt_deltas: Tensor, beta: float) -> Tensor:
     return F.smooth_l1_loss(upcast(pred_deltas), upcast(gt_deltas), reduction="none", beta=beta)
 
 
+@checks_values()
 def iou_balanced_smooth_l1_loss(
     pred_deltas: Tensor,
     gt_deltas: Tensor,

@@ -108,6 +108,15 @@ def test_it_is_made_once(root, exports):
     assert exports == [path]
 
 
+def test_a_cached_file_that_was_cut(root):
+    path = export_cityscapes(root=root, split="val")
+    text = Path(path).read_text()
+    Path(path).write_text(text[:-9])
+    with pytest.raises(FileExistsError, match=f"^{path} is not what was written to it: delete it"):
+        export_cityscapes(root=root, split="val")
+    assert Path(path).read_text() == text[:-9]
+
+
 def change_size(file):
     content = json.loads(file.read_text())
     content["objects"].append(rectangle("bus", 5, 5, 30, 30))

@@ -269,10 +269,14 @@ def test_no_box_left_names_the_causes(make_coco, coco_box, boxes, message):
         load(make_coco(annotations=annotations))
 
 
-def test_only_crowds_left(make_coco, coco_box):
-    files = make_coco(annotations=[coco_box(1, 7, 9, iscrowd=1)])
-    with pytest.raises(ValueError, match="no usable box left: 1 x crowd region, iscrowd=1"):
-        load(files)
+def test_only_crowds_left(make_coco, coco_box, caplog):
+    """A set that can be evaluated; training says that it has no box."""
+    records = load(make_coco(annotations=[coco_box(1, 7, 9, iscrowd=1)]), caplog)
+    assert sum(len(r["annotations"]) for r in records) == 1
+    assert "1 x crowd region, iscrowd=1" in caplog.text
+    both = [coco_box(1, 7, 9, iscrowd=1), coco_box(2, 7, 9, (5, 5, 0, 9))]
+    with pytest.raises(ValueError, match=r"no usable box left: 1 x box without area .*1 x crowd"):
+        load(make_coco(annotations=both))
 
 
 def test_images_without_boxes_are_told(make_coco, coco_box, caplog):

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 from iopath.common.file_io import file_lock, get_cache_dir
 
-__all__ = ["cached_file"]
+from iou_balanced.files import write_atomically
+
+from .checksums import sha256_of
+
+__all__ = ["cached_file", "check_content"]
 
 
 def cached_file(file_name: str, *, root: str, topic: str, make: Callable[[str], None]) -> str:
@@ -15,7 +19,7 @@ def cached_file(file_name: str, *, root: str, topic: str, make: Callable[[str], 
     It is looked for, and made, in `root`/iou_balanced, or where that cannot be written in iopath's
     cache folder. Several processes may call this at once: one makes the file, the others wait. A
     file that is there stays as it is, so `file_name` has to tell files of different content apart,
-    such as by a hash of what they are made from.
+    such as by a hash of what they are made from. `check_content` says whether it is still whole.
 
     Args:
         file_name: without a folder.
@@ -38,7 +42,34 @@ def cached_file(file_name: str, *, root: str, topic: str, make: Callable[[str], 
     with file_lock(path):
         if not os.path.isfile(path):  # another process may have made it by now
             make(path)
+            write_atomically(_sum_of(path), lambda f: f.write(sha256_of(path)))
     return path
+
+
+def _sum_of(path: str) -> str:
+    return f"{path}.sha256"
+
+
+def check_content(path: str) -> None:
+    """Refuse a cached file that no more holds what was written, by the checksum beside it.
+
+    Args:
+        path: of `cached_file`. Of a file without a checksum, as those of earlier versions, nothing
+            is known.
+
+    Raises:
+        FileExistsError: it holds something else.
+    """
+    try:
+        with open(_sum_of(path), encoding="utf-8") as f:
+            expected = f.read().strip()
+    except FileNotFoundError:
+        return
+    if sha256_of(path) != expected:
+        raise FileExistsError(
+            f"{path} is not what was written to it: delete it to have it made again, or move it "
+            "elsewhere"
+        )
 
 
 def _first_writable(folders: tuple[str, ...], topic: str) -> str:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from iou_balanced.files import write_atomically
 
-from .cache import cached_file
+from .cache import cached_file, check_content
 from .cityscapes_polygons import BOXES, GROUPS, category_names, visible_objects
 from .coco_json import register_coco_json
 from .registration import dataset_root
@@ -99,7 +99,7 @@ def export_cityscapes(
         FileNotFoundError: files are missing; names them, and says how to get them.
         ValueError: a bad argument; or a file that is no Cityscapes annotation, by its name.
         ImportError: cityscapesscripts is not installed, and the file has to be made.
-        OSError: no place for the cache.
+        OSError: no place for the cache; or the file in it no more holds what was written.
     """
     for argument, value, allowed in (
         ("split", split, SPLITS),
@@ -119,12 +119,14 @@ def export_cityscapes(
 
     key = json.dumps([FORMAT_VERSION, split, boxes, groups, files])
     file_name = f"cityscapes_{split}_{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    return cached_file(
+    path = cached_file(
         file_name,
         root=root,
         topic="cityscapes",
         make=partial(_export, files, root, split=split, boxes=boxes, groups=groups),
     )
+    check_content(path)
+    return path
 
 
 # Cached, because each loader and evaluator asks for the data set's name anew: listing thousands of

@@ -18,7 +18,7 @@ import logging
 import os
 from functools import cache, partial
 
-from .cache import cached_file
+from .cache import cached_file, check_content
 from .coco_json import register_coco_json
 from .coco_lt_profile import COCO_LT_BIN_EDGES, COCO_LT_BINS, COCO_LT_PROFILE, coco_lt_targets
 from .coco_lt_sampling import read_recipe, write_sample
@@ -81,7 +81,8 @@ def register_coco_lt(
 
     Raises:
         FileNotFoundError: files are missing; says which were looked for, and how to get them.
-        FileExistsError: a file of the cache's name is there that was not made here.
+        FileExistsError: a file of the cache's name is there that was not made here, or no more
+            holds what was written.
         ValueError: a bad argument; the source is not COCO's, or has too few instances of a class;
             the name means another data set.
         OSError: no place for the cache.
@@ -179,6 +180,7 @@ def _drawn_file(source: str, root: str, seed: int, scale: float) -> str:
             f"{path} is there, but it is not the COCO-LT that was drawn from {source} with seed "
             f"{seed} and scale {scale}. Move it elsewhere"
         )
+    check_content(path)
     logger.info(
         "COCO-LT train: %s, drawn from %s with seed %d, scale %g: %d images; %s; %d objects to be "
         "seen in them are without annotation",

@@ -10,6 +10,7 @@ from iopath.common.file_io import file_lock
 from PIL import Image
 from tqdm import tqdm
 
+from .checksums import changed_files, write_checksums
 from .coco_json import register_coco_json
 from .digit_scenes import NUM_CLASSES, digit_sources, draw_scene
 from .registration import dataset_root
@@ -98,11 +99,11 @@ def generate_digits(
         imbalance: frequency of "0" over that of "9" in the long tail, 1 or more.
 
     Returns:
-        the folder: annotations.json and images/000001.png, ...
+        the folder: annotations.json, images/000001.png, ... and checksums.json of these
 
     Raises:
-        ValueError: a bad argument; a folder of that name that is no complete data set or was made
-            by another version of this code.
+        ValueError: a bad argument; a folder of that name that is no complete data set, was made by
+            another version of this code, or holds other files than were written.
         ImportError: scikit-learn is not installed.
     """
     if split not in _DEFAULT_NUM_IMAGES:
@@ -112,9 +113,9 @@ def generate_digits(
         ("image_size", image_size, 32),
         ("seed", seed, 0),
     ):
-        if not isinstance(value, int) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"{key} must be an integer >= {least}, but got {value!r}")
-    if imbalance < 1:
+    if not isinstance(imbalance, (int, float)) or not 1 <= imbalance < float("inf"):
         raise ValueError(f"imbalance must be 1 or more, but got {imbalance!r}")
     imbalance = float(imbalance) if long_tail and split == "train" else 1.0
 
@@ -168,6 +169,12 @@ def _is_complete(folder: str) -> bool:
             f"{folder} was made by version {version} of the digits generator and this is version "
             f"{GENERATOR_VERSION}: delete it to have it made anew"
         )
+    changed = changed_files(folder)
+    if changed:
+        more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise ValueError(
+            f"{folder} is damaged: {changed[0]}{more}: delete the folder to have it made anew"
+        )
     return True
 
 
@@ -219,3 +226,5 @@ def _write(
     }
     with open(os.path.join(folder, "annotations.json"), "w", encoding="utf-8") as f:
         json.dump(data, f)
+    names = [f"images/{image['file_name']}" for image in images]
+    write_checksums(folder, ["annotations.json", *names])

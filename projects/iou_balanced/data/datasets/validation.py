@@ -229,7 +229,9 @@ class CheckedLoader:
         dicts = _validate(dicts, findings, len(self.class_names), self._min_side, self.class_names)
         num_boxes = self._count(dicts, findings)
         causes = findings.causes()
-        if not dicts or (not num_boxes and causes):
+        # A set of crowd regions alone can be evaluated; training says that it has no box.
+        lost = findings.causes(but=("crowd",)) != ""
+        if not dicts or (not num_boxes and lost):
             what = "box" if dicts else "image"
             error = f"data set {self.name!r} has no usable {what} left: {causes or 'it has none'}"
             return dicts, findings, error

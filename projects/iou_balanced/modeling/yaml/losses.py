@@ -60,6 +60,9 @@ def add_trainer_config(cfg: CfgNode) -> None:
     # Whether a training ends with report.html in OUTPUT_DIR.
     if "REPORT" not in cfg.TEST:
         cfg.TEST.REPORT = True
+    # "error", or "skip": another training image takes the place of one that cannot be read.
+    if "ON_BAD_IMAGE" not in cfg.DATALOADER:
+        cfg.DATALOADER.ON_BAD_IMAGE = "error"
 
 
 def make_losses(
