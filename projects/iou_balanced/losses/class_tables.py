@@ -84,7 +84,8 @@ def multiply_tables(weights: ClassWeights, own: Tensor, rest: Tensor) -> ClassWe
         return factor.detach() if table is None else _one_or_by_image(table * factor.detach())
 
     if own is rest and weights.own is weights.other and weights.own is weights.background:
-        return ClassWeights(*[times(weights.own, own)] * 3, row=_one_or_by_image(weights.row))
+        table = times(weights.own, own)
+        return ClassWeights(table, table, table, _one_or_by_image(weights.row))
     background = times(weights.background, rest)
     same = weights.other is weights.background
     other = background if same else times(weights.other, rest)

@@ -25,6 +25,7 @@ from .logit_adjustment import (
     FractalAdjustment,
     LogitAdjustment,
     PriorAdjustment,
+    TrainingCounts,
     adjust_logits,
 )
 from .normalizer import LossNormalizer
@@ -50,6 +51,7 @@ __all__ = [
     "LossNormalizer",
     "PriorAdjustment",
     "SSDHead",
+    "TrainingCounts",
     "add_centernet_config",
     "add_class_balance_config",
     "add_iou_balanced_config",

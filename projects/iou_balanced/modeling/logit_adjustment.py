@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from iou_balanced.losses.checks import check_non_negative, upcast
 
 
-class Counts(Protocol):
+class TrainingCounts(Protocol):
     """What an adjustment asks of a training set; `iou_balanced.data.ClassCounts` has it."""
 
     class_names: tuple[str, ...]
@@ -49,7 +49,7 @@ class LogitAdjustment(nn.Module):
         self.class_counts, self.counted = class_counts, counted
         self.num_classes: int | None = None
 
-    def set_counts(self, counts: Counts) -> None:
+    def set_counts(self, counts: TrainingCounts) -> None:
         """Take the training set's counts, in the order of the model's classes.
 
         Args:
@@ -69,13 +69,13 @@ class LogitAdjustment(nn.Module):
         self.num_classes = len(counts.instances)
         self._take(counts)
 
-    def _prior(self, counts: Counts) -> Tensor:
+    def _prior(self, counts: TrainingCounts) -> Tensor:
         """(K,) float64, the frequency of each class."""
         numbers = counts.instances if self.counted == "instances" else counts.images
         total = sum(counts.instances) if self.counted == "instances" else counts.num_images
         return torch.tensor(numbers, dtype=torch.float64) / total
 
-    def _take(self, counts: Counts) -> None:
+    def _take(self, counts: TrainingCounts) -> None:
         raise NotImplementedError
 
     def forward(self, logits: Tensor, *, is_softmax: bool) -> Tensor:
@@ -132,7 +132,7 @@ class PriorAdjustment(LogitAdjustment):
         self.tau = tau
         self.register_buffer("shift", torch.zeros(0), persistent=False)
 
-    def _take(self, counts: Counts) -> None:
+    def _take(self, counts: TrainingCounts) -> None:
         prior = self._prior(counts)
         shift = -self.tau * (prior * len(prior)).log()
         self.shift = F.pad(shift, (0, 1)).to(self.shift)  # background: 0
@@ -175,7 +175,7 @@ class FractalAdjustment(LogitAdjustment):
         for name in ("prior_shift", "space"):
             self.register_buffer(name, torch.zeros(0), persistent=False)
 
-    def _take(self, counts: Counts) -> None:
+    def _take(self, counts: TrainingCounts) -> None:
         if counts.fractal_dimensions is None:
             raise ValueError(
                 "Expected class counts with fractal dimensions, which trainings and python -m "
