@@ -5,7 +5,6 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from .checks import (
@@ -18,6 +17,7 @@ from .checks import (
 from .class_tables import ClassWeights
 from .fused.backends import check_backend
 from .fused.elements import own_focal
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
 from .sigmoid_scores import RowScores
@@ -85,7 +85,7 @@ def sigmoid_focal_loss(
 
 
 @checks_values()
-@torch.compiler.disable  # a graph of its own
+@own_graph
 def iou_balanced_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

@@ -13,13 +13,13 @@ otherwise it is foreground, and its label is the class of the largest value, the
     row: all elements of a cell, by its label, K for background.
 """
 
-import torch
 from torch import Tensor, nn
 
 from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
 from .fused.backends import check_backend
 from .fused.elements import own_focal
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .iou_weights import iou_ratio_weights
 from .sigmoid_scores import HeatMapScores
@@ -104,7 +104,7 @@ def penalty_reduced_focal_loss(
 
 
 @checks_values()
-@torch.compiler.disable  # a graph of its own
+@own_graph
 def iou_balanced_penalty_reduced_focal_loss(
     pred_logits: Tensor,
     gt_heatmap: Tensor,

@@ -5,19 +5,19 @@ Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from .checks import check_exponents
 from .class_tables import ClassWeights
 from .fused.elements import own_quality
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .quality import QualityLoss, quality_loss
 from .value_checks import checks_values
 
 
 @checks_values()
-@torch.compiler.disable  # a graph of its own
+@own_graph
 def quality_focal_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

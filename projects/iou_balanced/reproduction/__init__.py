@@ -18,6 +18,7 @@ _MODULES = {
     "Run": "runs",
     "Table": "records",
     "Variant": "records",
+    "Variation": "experiments",
     "all_rows": "records",
     "all_tables": "records",
     "as_record": "report",

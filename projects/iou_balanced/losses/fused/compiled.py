@@ -99,7 +99,8 @@ def _run(
         _functions[key] = _compile(what, scores, negatives, dtype)
     try:
         with torch.no_grad(), torch.autocast(scores.logits[0].device.type, enabled=False):
-            return _functions[key](_tensors(scores), gamma, grad)
+            done: list[Tensor] = _functions[key](_tensors(scores), gamma, grad)
+            return done
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a compiler does: a training must not end of it
@@ -123,7 +124,7 @@ def _what_is_compiled_in(scores: Rows | HeatMaps, negatives: Negatives) -> tuple
 
 def _tensors(scores: Rows | HeatMaps) -> list[Tensor | None]:
     """The leaves of `scores`, without numbers, marked where their sizes change."""
-    leaves = []
+    leaves: list[Tensor | None] = []
     for x in tree_leaves(scores.per_level()):
         if not isinstance(x, Tensor):
             leaves.append(None)

@@ -116,7 +116,8 @@ def _chunks(
     gamma, one = negatives.gamma, scores.logits[0].new_ones((), dtype=dtype)
     if isinstance(gamma, Tensor):
         gamma = scores.of_classes(gamma.to(dtype))
-    for chunk in scores.chunks():
+    chunks: Iterator[Any] = scores.chunks()
+    for chunk in chunks:
         values = function(scores.logits[chunk.level][chunk.place].to(dtype), gamma)
         values = values if isinstance(values, tuple) else (values,)
         for factor in scores.weights(chunk, dtype):

@@ -34,8 +34,10 @@ class HeatMaps(NamedTuple):
     beta: float
     """Exponent of 1 - ground truth, the weight of what is no centre."""
 
-    dynamic_dims = (0, 2, 3)
-    """Of logits and ground truth: those whose size changes from batch to batch."""
+    @property
+    def dynamic_dims(self) -> tuple[int, ...]:
+        """Of logits and ground truth: those whose size changes from batch to batch."""
+        return (0, 2, 3)
 
     @property
     def num_classes(self) -> int:
@@ -128,6 +130,7 @@ def element_weights(gt_heatmap: Tensor, tables: Tables, dtype: torch.dtype) -> T
     if label is None:
         return weight
     label = label.masked_fill(~foreground, gt_heatmap.shape[1])
+    assert tables.row is not None
     row = tables.row.to(dtype).expand(len(label), -1)
     row = row.gather(1, label.flatten(1)).view_as(label)
     return row if weight is None else weight * row

@@ -35,8 +35,10 @@ class Rows(NamedTuple):
     """(N, R) int64: -1 ignored, 0..K-1 foreground, K background; the levels in a row."""
     tables: Tables
 
-    dynamic_dims = (0, 1)
-    """Of logits and labels: those whose size changes from batch to batch."""
+    @property
+    def dynamic_dims(self) -> tuple[int, ...]:
+        """Of logits and labels: those whose size changes from batch to batch."""
+        return (0, 1)
 
     @property
     def num_classes(self) -> int:
@@ -53,7 +55,8 @@ class Rows(NamedTuple):
     def chunks(self) -> Iterator[Chunk]:
         first = 0
         for level, x in enumerate(self.logits):
-            for images, rows in chunks_of(*x.shape, x.device):
+            num_images, num_rows, num_classes = x.shape
+            for images, rows in chunks_of(num_images, num_rows, num_classes, x.device):
                 of_labels = slice(first + rows.start, first + rows.stop)
                 yield Chunk(level, (images, rows), (images, of_labels))
             first += x.shape[1]
