@@ -3,6 +3,7 @@
 Shapes: N images, Ri anchors of level i, K foreground classes, P positives.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,12 +124,14 @@ def _check_arguments(kind: str, strength: float, iou_gradient: bool, reduction: 
     Raises:
         ValueError: one is not as `correlation_loss` says.
     """
-    if kind not in COEFFICIENTS:
+    if not isinstance(kind, str) or kind not in COEFFICIENTS:
         raise ValueError(
             f"Expected argument `kind` to be one of {tuple(COEFFICIENTS)}, but got {kind!r}"
         )
-    if not is_number(strength) or not strength > 0:
-        raise ValueError(f"Expected argument `strength` to be above 0, but got {strength!r}")
+    if not is_number(strength) or not 0 < strength < math.inf:
+        raise ValueError(
+            f"Expected argument `strength` to be above 0 and finite, but got {strength!r}"
+        )
     check_flags(iou_gradient=iou_gradient)
     if reduction not in REDUCTIONS:
         raise ValueError(

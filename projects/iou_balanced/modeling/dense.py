@@ -12,7 +12,7 @@ from iou_balanced.losses import ClassWeights
 
 from .class_weighting import check_class_balance
 from .ground_truth import check_ground_truth
-from .loss_families import check_cls_loss, check_modules
+from .loss_families import check_cls_loss, check_modules, tell_num_classes
 from .loss_state import put_scalar, record_w_loc, warn_if_state_was_lost
 from .positives import (
     PositiveIndex,
@@ -34,6 +34,8 @@ class InjectedLosses:
 
     on_heatmaps = False
     """Whether the classification loss is called with a heat map, or with class labels."""
+    by_softmax = False
+    """Whether the class logits have a background column."""
     _state_checked = False
     _gt_classes = None
     _feature_sizes = None
@@ -59,7 +61,8 @@ class InjectedLosses:
                 does not go with it or with the model's classes.
         """
         check_modules(cls_loss=cls_loss, box_loss=box_loss, loss_normalizer=loss_normalizer)
-        check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps)
+        check_cls_loss(cls_loss, on_heatmaps=self.on_heatmaps, by_softmax=self.by_softmax)
+        tell_num_classes(cls_loss, self.num_classes)
         check_class_balance(class_balance, cls_loss, self.num_classes)
         self.cls_loss, self.box_loss = cls_loss, box_loss
         self.loss_normalizer, self.class_balance = loss_normalizer, class_balance
