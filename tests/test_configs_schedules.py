@@ -50,7 +50,7 @@ def test_learning_rate(file):
     assert rates[: top + 1] == sorted(rates[: top + 1])
     assert rates[top:] == sorted(rates[top:], reverse=True)
     key = next((key for key in SCHEDULES if file.startswith(key)), None)
-    assert (key is None) == file.startswith("Digits/")
+    assert (key is None) == file.startswith(("Digits/", "Photos/"))
     if key is None:
         return
     epoch, epochs, drops = SCHEDULES[key]

@@ -33,12 +33,13 @@ SETTINGS = {
     "Cityscapes/retinanet_R_101_FPN": (0.01, 1e-4, 8),
 }
 ROWS = {row.config: row.losses for row in papers()["iou"].rows if not row.overrides}
+NO_TABLE = ("Digits/", "Photos/")
+OF_OTHER_TESTS = ("COCO/retinanet", "COCO/fcos", "COCO/centernet", "COCO_LT/")
 LOSSES = re.compile(r"_iou_balanced(?:_(cls|loc))?$")
 OTHERS = [
     file.removesuffix(".py")
     for file in FILES
-    if not file.startswith(("Digits/", "COCO/retinanet", "COCO/fcos", "COCO/centernet", "COCO_LT/"))
-    and "_test_dev" not in file
+    if not file.startswith((*NO_TABLE, *OF_OTHER_TESTS)) and "_test_dev" not in file
 ]
 SSD_SIZES = {
     "COCO/ssd300": [21, 45, 99, 153, 207, 261, 315],

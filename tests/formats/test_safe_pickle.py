@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import importlib
 import io
 import os
 import pickle
@@ -95,7 +96,7 @@ EVIL = {
     "own function": Evil(ran.append, 1),
     "own class": Evil(Evil, print),
     "tensor": torch.zeros(2),
-    "import": Evil(__import__, "os"),
+    "import": Evil(importlib.import_module, "os"),
     "within an array": np.array([Evil(ran.append, 1)], dtype=object),
 }
 

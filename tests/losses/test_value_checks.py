@@ -158,7 +158,7 @@ def test_nothing_is_looked_at_when_it_is_off(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(value_checks, "_check", None)
     monkeypatch.setattr(value_checks, "_check_all", None)
-    loss = losses.QualityFocalLoss()
+    loss = losses.IoUBalancedFocalLoss()
     iou = torch.tensor([0.5, 1e6, 1.0])
     loss(logits(), labels(), iou)  # as documented, not checked
     monkeypatch.setenv(VARIABLE, "1")

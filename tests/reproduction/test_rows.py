@@ -67,9 +67,10 @@ def test_files_that_rows_name_beside_their_config():
 
 
 def test_files_of_no_row():
-    """Ablations at the other scale, FCOS on COCO-LT, and the digits."""
+    """Ablations at the other scale, FCOS on COCO-LT, the digits, and one's own photographs."""
     named = {x for row in ROWS for x in (row.config, row.test_dev)}
-    others = {f.removesuffix(".py") for f in FILES if not f.startswith("Digits/")} - named
+    own = ("Digits/", "Photos/")
+    others = {f.removesuffix(".py") for f in FILES if not f.startswith(own)} - named
     backbones = ("R_18", "R_50", "R_101", "X_101_32x4d")
     assert others == {
         *(f"COCO/retinanet_{b}_FPN_1x_iou_balanced_{x}" for b in backbones for x in ("cls", "loc")),
