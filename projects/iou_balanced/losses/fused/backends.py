@@ -67,7 +67,8 @@ def choose(scores: Rows | HeatMaps, negatives: Negatives, requested: str | None)
     backend = {"eager": eager, "compile": compiled, "triton": triton_rows}[name]
     reason = backend.why_not(scores, negatives)
     if reason is not None:
-        if requested != "auto":
+        said = backend is compiled and compiled.has_failed()
+        if requested != "auto" and not said:
             warn_once(f'the losses\' backend "{name}" cannot be used: {reason}')
         name, backend = "eager", eager
     device = scores.logits[0].device.type

@@ -28,6 +28,11 @@ _functions: dict[tuple[Any, ...], Callable[..., Any]] = {}
 _broken: str | None = None
 
 
+def has_failed() -> bool:
+    """Whether a compilation has failed in this process, and a warning has said so."""
+    return _broken is not None
+
+
 def why_not(scores: Rows | HeatMaps, negatives: Negatives) -> str | None:
     """Why these scores cannot be compiled; None where they can."""
     logits = scores.logits
@@ -104,8 +109,9 @@ def _run(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a compiler does: a training must not end of it
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        _broken = f"torch.compile failed ({type(error).__name__}: {first_line})"
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        # The first line of Dynamo's own error says which backend failed, the second why.
+        _broken = f"torch.compile failed ({type(error).__name__}: {' '.join(lines[:2])})"
         warn_once(f"{_broken}; the losses go on without it")
         return None
 
