@@ -133,6 +133,7 @@ _OF_WEIGHTS = {
     "COUNTED": one_of("instances", "locations"),
     "HAT": one_of(*HATS),
     "BETA": _SHARE,
+    "POWER": EXPONENT,
     "NORMALIZE": FLAG,
     "PER_SAMPLE": FLAG,
     "TAIL_RATIO": _SHARE,

@@ -125,7 +125,7 @@ def test_correlation_with_softmax():
 
 
 def yaml_losses(family=FOCAL, **keys):
-    cfg = CfgNode({"MODEL": {}, "SOLVER": {}})
+    cfg = CfgNode({"MODEL": {}, "SOLVER": {}, "TEST": {}, "DATALOADER": {}})
     add_iou_balanced_config(cfg)
     cfg.MODEL.IOU_BALANCED.merge_from_list([x for pair in keys.items() for x in pair])
     arguments = {"alpha": 0.3, "gamma": 1.0} if family is FOCAL else {}

@@ -26,7 +26,7 @@ _TYPES = {
     "a whole number": (numbers.Integral, ("TOTAL_EPOCHS", "DEFERRED_EPOCHS")),
     "a number": (
         numbers.Real,
-        ("INTENSITY", "FLOOR", "ETA", "BETA", "TAIL_RATIO", "BACKGROUND_WEIGHT"),
+        ("INTENSITY", "FLOOR", "ETA", "BETA", "POWER", "TAIL_RATIO", "BACKGROUND_WEIGHT"),
     ),
 }
 
@@ -71,6 +71,8 @@ def add_class_balance_config(cfg: CfgNode) -> None:
     # Of ClassBalanced: beta of the effective number, 1.0 being its limit, the inverse frequency
     # (None for the class); whether these weights add up to K; and by sample, or by class.
     node.BETA = None
+    # In its place, the power of the inverse frequency.
+    node.POWER = None
     node.NORMALIZE = None
     node.PER_SAMPLE = None
     # Of Equalization: share of the tail, and its weight in background rows.
