@@ -167,8 +167,10 @@ def report_experiment(name: str, args) -> None:
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         write_atomically(args.json, lambda f: f.write(text))
     if args.page:
-        images = None if args.no_images else rows[0].folders[0]
-        page = make_page(analysis, images=images and read_run_folder(images).images)
+        options = {"num_images": 0}
+        if not args.no_images:
+            options = {"images": read_run_folder(rows[0].folders[0]).images}
+        page = make_page(analysis, **options)
         print(*page.write(args.page), *analysis.write(args.page), sep="\n")
 
 

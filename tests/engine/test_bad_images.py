@@ -123,7 +123,7 @@ def test_an_evaluation_never_skips(photos):  # noqa: F811
         run(photos, "train.on_bad_image=skip", weights, eval_only=True)
 
 
-def test_a_yaml_training(photos):  # noqa: F811
+def test_a_yaml_training(photos, caplog):  # noqa: F811
     from iou_balanced.data import register_coco_json
 
     folder, data = photos
@@ -148,5 +148,6 @@ def test_a_yaml_training(photos):  # noqa: F811
     batches = iter(loader)
     for _ in range(6):
         assert len(next(batches)) == 2
-    assert len(loader.skipped) == 1
+    said = [x.getMessage() for x in caplog.records if "DATALOADER.ON_BAD_IMAGE=skip" in x.message]
+    assert len(said) == 1 and said[0].endswith("1 so far")
     assert isinstance(training_mapper(read, None, "error"), NamedErrors)

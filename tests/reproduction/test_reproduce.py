@@ -129,13 +129,16 @@ def test_a_training_that_broke_off_goes_on(tmp_path, datasets_root):
             opts=[*overrides, "train.seed=5", f"train.output_dir={folder}"],
         )
     )
-    (folder / "last_checkpoint").write_text("model_0000001.pth")
+    for file in folder.glob("model_*.pth"):
+        if file.name != "model_0000001.pth":
+            file.unlink()
     (folder / "metrics.json").unlink()
     (outcome,) = run_all([run], output_dir=tmp_path, root=ROOT, say=lambda line: None)
     assert outcome.status == "finished", outcome.message
     record = read_json(folder / "record.json")
     assert record["resumed"] and record["seed"] == 5 and 0 <= record["metrics"]["AP"] <= 100
     iterations = [json.loads(x)["iteration"] for x in (folder / "metrics.json").open()]
-    assert min(iterations) == 2 and max(iterations) in (3, 4)
+    # The evaluation after iteration 1 is made up for.
+    assert min(iterations) == 1 and max(iterations) in (3, 4)
     assert record["inference_seconds_per_image"] > 0
     assert record["git"] is None or len(record["git"]["commit"]) == 40

@@ -119,7 +119,7 @@ def balance(
         lam: exponent in the localization loss (Eq. 6); None leaves it plain. "paper": 1.5.
         weight: w_loc (Eq. 6), a number or "auto". None: Eq. 7, which needs none. "paper": "auto"
             for smooth L1, Eq. 7 for CenterNet and losses of boxes (GIoU, DIoU, CIoU). The paper
-            trains by Eq. 6; here, in fine-tuning, it lowered AP50 where Eq. 7 did not
+            trains by Eq. 6; here, in fine-tuning, it lowered AP50, and Eq. 7 not beyond noise
             (docs/results.md).
         beta: of smooth L1. None keeps the config's own; "paper" is the one for which lambda and
             w_loc were tuned: 0.111 for RetinaNet and 1 for the R-CNNs, whose stock configs have 0
