@@ -104,6 +104,9 @@ class StreamBatchSampler(data.Sampler):
         parts: micro-batches that a batch comes in.
         start: batches to leave out.
         groups: see `global_batches`.
+
+    Raises:
+        ValueError: the batch cannot be shared by all processes and micro-batches.
     """
 
     def __init__(

@@ -107,6 +107,7 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
             self._trainer.data_loader = stock.data_loader
 
     def train(self):
+        """Train to the last iteration, from where the loaded checkpoint stopped."""
         loader, (seeding,) = self.data_loader, _of_kind(self._hooks, SeedHook)
         if isinstance(loader, ContinuingLoader):
             loader.start = self.start_iter * self.cfg.SOLVER.get("ACCUMULATION_STEPS", 1)
