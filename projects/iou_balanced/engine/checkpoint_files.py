@@ -29,9 +29,11 @@ class CheckpointFile(NamedTuple):
     """A checkpoint that may be resumed, or what is wrong with it."""
 
     path: Path
+    """Of the file."""
     iteration: int
     """The last one that it has done; the largest number where nothing tells."""
     problem: str | None = None
+    """Why it cannot be resumed; None where it can."""
 
 
 def checkpoints_in(folder: str | os.PathLike) -> list[Path]:

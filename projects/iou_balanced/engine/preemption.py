@@ -109,6 +109,11 @@ class StopHook(HookBase):
         self._checkpointer = checkpointer
 
     def after_step(self) -> None:
+        """Write a checkpoint and end, where any process was asked to.
+
+        Raises:
+            Stopped: it was.
+        """
         iteration = self.trainer.iter
         if iteration + 1 >= self.trainer.max_iter or not self._any_is_asked():
             return

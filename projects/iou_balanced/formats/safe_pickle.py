@@ -13,7 +13,11 @@ __all__ = ["UnsafePickleError", "load_pickle"]
 
 
 class UnsafePickleError(pickle.UnpicklingError):
-    """A pickle that holds more than arrays and plain values; `name` is what."""
+    """A pickle that holds more than arrays and plain values.
+
+    Args:
+        name: of what it holds, as "os.system".
+    """
 
     def __init__(self, name: str):
         super().__init__(f"it holds {name}, which is no array and no plain value")
