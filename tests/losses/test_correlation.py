@@ -196,7 +196,7 @@ def test_half_precision(dtype):
     [
         (lambda: CorrelationLoss(kind="kendall"), r"`kind` to be one of .*but got 'kendall'"),
         (lambda: CorrelationLoss(weight=-1), r"`weight` to be at least 0, but got -1"),
-        (lambda: CorrelationLoss(strength=0), r"`strength` to be above 0, but got 0"),
+        (lambda: CorrelationLoss(strength=0), r"`strength` to be finite and above 0, but got 0"),
         (
             lambda: CorrelationLoss(loss=VarifocalLoss(reduction="none")),
             r"`reduction` to be one of \('sum', 'mean'\).*but got 'none'",

@@ -130,7 +130,7 @@ def _check_arguments(kind: str, strength: float, iou_gradient: bool, reduction: 
         )
     if not is_number(strength) or not 0 < strength < math.inf:
         raise ValueError(
-            f"Expected argument `strength` to be above 0 and finite, but got {strength!r}"
+            f"Expected argument `strength` to be finite and above 0, but got {strength!r}"
         )
     check_flags(iou_gradient=iou_gradient)
     if reduction not in REDUCTIONS:

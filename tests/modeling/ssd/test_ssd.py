@@ -148,7 +148,7 @@ def test_defaults_are_those_of_the_paper():
 
 
 def test_training_that_goes_on_without_its_state_says_so_once(caplog):
-    model = build(balanced())
+    model = build(balance(small_ssd(), weight="auto"))
     with EventStorage(50), caplog.at_level(logging.WARNING):
         for _ in range(2):
             model([make_input()])
