@@ -12,6 +12,7 @@ from detectron2.utils.events import EventStorage
 
 from iou_balanced import balance
 from iou_balanced.engine import BalancedDefaultTrainer, ResumeStateHook
+from iou_balanced.engine.seeding import SeedHook
 
 from .detector_mixin import make_input, small_retinanet
 
@@ -61,6 +62,6 @@ def test_the_yaml_trainer_has_the_hook(monkeypatch, tmp_path):
             self.checkpointer = DetectionCheckpointer(model, str(tmp_path))
 
     monkeypatch.setattr(DefaultTrainer, "build_hooks", lambda self: ["others"])
-    first, *others = Stub().build_hooks()
-    assert isinstance(first, ResumeStateHook)
-    assert others[-1] == "others"
+    first, second, *others = Stub().build_hooks()
+    assert isinstance(first, ResumeStateHook) and isinstance(second, SeedHook)
+    assert others == ["others"]
