@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iou_balanced.engine import main
-from iou_balanced.engine.records import cut_metrics, set_metrics_aside
+from iou_balanced.engine.records import RecordWriter, cut_metrics, set_metrics_aside
 from iou_balanced.engine.trainer import Trainer
 
 from .helpers import make_args, read_metrics
@@ -118,3 +118,16 @@ def _write_scalar(values):
         self.storage.put_scalar("total_loss", next(values))
 
     return write_metrics
+
+
+def test_a_checkpoint_without_the_records_state_goes_on(tmp_path, monkeypatch):
+    """Those of 0.1 have none; whether a value is smoothed then says the model that puts it."""
+    opts = ["train.log_period=1", "dataloader.evaluator=null", "train.best_checkpoint.metric=null"]
+    opts += [f"train.output_dir={tmp_path}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordWriter, "state_dict", lambda self: {})
+        main(make_args(opts=[*opts, "train.max_iter=2"]))
+    main(make_args(opts=[*opts, "train.max_iter=4"], resume=True))
+    written = read_metrics(tmp_path)
+    assert sorted(written) == [0, 1, 2, 3]
+    assert all("num_pos_anchors" in record for record in written.values())

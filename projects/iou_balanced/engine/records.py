@@ -71,6 +71,9 @@ class RecordWriter(hooks.PeriodicWriter):
                         hook.after_step()
             if last < start - 1:
                 self.after_step()
+        # Whether a value of a checkpoint of 0.1, which has none of them, is smoothed says who puts it.
+        for name in found.keys() - known.keys():
+            trainer.storage._smoothing_hints.pop(name)
 
     def after_step(self) -> None:
         with full_disk_as_user_error(os.path.join(self._folder, METRICS)):
