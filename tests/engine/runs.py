@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -100,12 +101,23 @@ def end_of(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def wait_until(condition, process: int | None = None, seconds: float = 200) -> None:
-    """Until it holds; the process, a child of this one, must not end before."""
+def wait_until(
+    condition, process: int | subprocess.Popen | None = None, seconds: float = 600
+) -> None:
+    """Until it holds; the process, a child of this one, must not end before.
+
+    One of `popen` is ended, with those that it has started, where the waiting is in vain.
+    """
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        assert process is None or os.waitpid(process, os.WNOHANG)[0] == 0, "it has ended"
+        if time.monotonic() > end:
+            if isinstance(process, subprocess.Popen):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError("waited in vain")
+        if isinstance(process, subprocess.Popen):
+            assert process.poll() is None, f"it has ended: {process.stderr.read()[-2000:]}"
+        elif process is not None:
+            assert os.waitpid(process, os.WNOHANG)[0] == 0, "it has ended"
         time.sleep(0.02)
 
 

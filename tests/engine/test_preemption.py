@@ -122,9 +122,9 @@ def test_a_checkpoint_of_the_same_iteration_is_not_written_twice(tmp_path, monke
 
 def test_a_signal_to_the_parent_of_two_processes_stops_both(tmp_path):
     process = popen(*OPTS, "train.max_iter=100000", f"train.output_dir={tmp_path}", flags=FLAGS)
-    wait_until(lambda: last_iteration(tmp_path) >= 2)
+    wait_until(lambda: last_iteration(tmp_path) >= 2, process)
     process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 75, process.stderr.read()[-2000:]
+    assert process.wait(300) == 75, process.stderr.read()[-2000:]
     assert "Traceback" not in process.stderr.read()
     assert is_gone(tmp_path)
     (path,) = tmp_path.glob("model_*.pth")
