@@ -36,6 +36,8 @@ _MODULES = {
     "read_intervals": "report",
     "report_rows": "report",
     "run_all": "runner",
+    "server_lines": "server_files",
+    "write_server_files": "server_files",
 }
 
 __all__ = sorted(_MODULES)
