@@ -42,6 +42,7 @@ from iou_balanced.reproduction import (
     report_rows,
     run_all,
     server_lines,
+    write_intervals,
     write_server_files,
 )
 from iou_balanced.reproduction.claims import claims_record
@@ -168,6 +169,15 @@ def report(args) -> None:
     if args.json and len(tables) != 1:
         raise RecordError("--json holds the report of one table: name one")
     for table in tables:
+        if args.intervals:
+            write_intervals(
+                table.rows,
+                output_dir=args.output_dir,
+                profile=args.profile,
+                say=say,
+                draws=args.draws,
+                permutations=0,
+            )
         rows = report_rows(table, output_dir=args.output_dir, profile=args.profile)
         print(format_report(table, rows, profile=args.profile) + "\n")
         lines = list(server_lines(table.rows, args.output_dir)) if args.profile == "full" else []
@@ -240,6 +250,8 @@ def make_parser() -> argparse.ArgumentParser:
             help_text = "of an experiment: write the page of the analysis there"
             sub.add_argument("--page", type=Path, metavar="DIR", help=help_text)
             sub.add_argument("--no-images", action="store_true", help="a page without photographs")
+            help_text = "of a table: analyze the finished rows that have no intervals yet"
+            sub.add_argument("--intervals", action="store_true", help=help_text)
             sub.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
         sub.add_argument("--profile", choices=PROFILES, default="full")
         sub.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, metavar="DIR")

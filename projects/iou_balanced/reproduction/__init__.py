@@ -37,6 +37,7 @@ _MODULES = {
     "report_rows": "report",
     "run_all": "runner",
     "server_lines": "server_files",
+    "write_intervals": "intervals",
     "write_server_files": "server_files",
 }
 
