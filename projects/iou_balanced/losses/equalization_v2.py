@@ -146,7 +146,7 @@ class EqualizationLossV2(GradientBalancedLoss):
         self.steepness, self.midpoint, self.boost = steepness, midpoint, boost
         self.gamma = gamma
 
-    def factors(self, ratio: Tensor) -> ClassFactors:
+    def _factors(self, ratio: Tensor) -> ClassFactors:
         """See `equalization_factors`."""
         return equalization_factors(ratio, self.steepness, self.midpoint, self.boost, self.gamma)
 

@@ -164,7 +164,7 @@ class EqualizedFocalLoss(GradientBalancedLoss):
         """See `sigmoid_focal_loss`."""
         return self.alpha
 
-    def factors(self, ratio: Tensor) -> ClassFactors:
+    def _factors(self, ratio: Tensor) -> ClassFactors:
         """See `equalized_factors`."""
         return equalized_factors(ratio, self.gamma, self.scale)
 

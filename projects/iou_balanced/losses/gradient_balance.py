@@ -127,7 +127,7 @@ def _column_slopes(scores: RowScores, negatives: Negatives) -> Tensor:
 
 
 class GradientBalancedLoss(nn.Module):
-    """A loss that keeps the gradients of its classes: `factors` says what it makes of them.
+    """A loss that keeps the gradients of its classes: `_factors` says what it makes of them.
 
     Args:
         reduction: see `sigmoid_focal_loss`.
@@ -174,13 +174,13 @@ class GradientBalancedLoss(nn.Module):
         """See `sigmoid_focal_loss`; -1 for none."""
         return -1.0
 
-    def factors(self, ratio: Tensor) -> ClassFactors:
+    def _factors(self, ratio: Tensor) -> ClassFactors:
         """What the classes' elements are computed with.
 
         Args:
             ratio: (K,) g.
         """
-        raise NotImplementedError(f"{type(self).__name__} has to say its `factors`")
+        raise NotImplementedError(f"{type(self).__name__} has to say its factors")
 
     def forward(
         self,
@@ -202,7 +202,7 @@ class GradientBalancedLoss(nn.Module):
         loss, gradients = class_balanced_focal(
             pred_logits,
             gt_labels,
-            self.factors(self.gradient_ratio.to(gt_labels.device)),
+            self._factors(self.gradient_ratio.to(gt_labels.device)),
             alpha=self.focal_alpha,
             class_weight=class_weight,
             reduction=self.reduction,
