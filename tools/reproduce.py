@@ -11,8 +11,10 @@ tools/reproduce.py claims                           the papers' claims, and what
 tools/reproduce.py figure iou/2 --output norms.png  a figure; some need runs or result files
 
 A run lies in OUTPUT_DIR/profile/config/overrides/seed; rows that are the same run share it. One
-that finished has record.json: overrides, versions, commit, hardware, seed and metrics. Several
-processes may run the same tables in one folder: each takes the runs that no other has.
+that finished has record.json: overrides, versions, commit, hardware, seed and metrics. A row of
+COCO test-dev is evaluated on val2017, and where test-dev is in place the file for COCO's server is
+written, below test_dev. Several processes may run the same tables in one folder: each takes the
+runs that no other has.
 """
 
 import argparse
@@ -36,64 +38,22 @@ from iou_balanced.reproduction import (
     find_experiment,
     find_table,
     format_report,
-    papers,
     plan_runs,
     report_rows,
     run_all,
+    server_lines,
+    write_intervals,
+    write_server_files,
 )
 from iou_balanced.reproduction.claims import claims_record
-from iou_balanced.reproduction.records import Row, Table
+from iou_balanced.reproduction.listing import list_records, show_experiment, show_table
+from iou_balanced.reproduction.records import Row
 from iou_balanced.reproduction.run_files import read_json
-from iou_balanced.reproduction.runs import PROFILES, quote
+from iou_balanced.reproduction.runs import PROFILES
+from iou_balanced.reproduction.server_files import DATA
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_OUTPUT = Path("output/reproduction")
-
-
-def list_records() -> None:
-    """Print a line for each table and figure."""
-    for paper in papers().values():
-        print(f"{paper.title} ({paper.source})")
-        for table in paper.tables:
-            rows = len([row for row in table.rows if row.config])
-            cited = len(table.rows) - rows
-            count = f"{rows} rows" + (f" and {cited} cited" if cited else "")
-            print(f"  {table.id:8} p. {table.page:<3}{table.caption} ({table.data}, {count})")
-        for figure in paper.figures:
-            kind = {"losses": "no training", "runs": f"runs of {figure.table}"}
-            needs = kind.get(figure.drawn_from, "result files")
-            print(f"  figure {figure.id:8} p. {figure.page:<3}{figure.caption} (from {needs})")
-
-    print("Our own experiments")
-    for one in all_experiments().values():
-        rows = ", ".join(row.id for row in one.rows)
-        print(f"  {one.id:16} {one.title} ({one.data_title}): {rows}")
-
-
-def show_experiment(name: str, output_dir: Path) -> None:
-    """Print the rows of an experiment, and the command of each."""
-    one = find_experiment(name)
-    print(f"{one.id}: {one.title}. On {one.data_title}.")
-    for row, training in zip(one.rows, one.runs(seeds=1), strict=True):
-        print(f"\n{row.id}: {row.name}\n  {shlex.join(command(training, output_dir))}")
-
-
-def show(table: Table, profile: str, output_dir: Path) -> None:
-    """Print the rows of a table, and the command of each."""
-    print(f"Table {table.number}, page {table.page}: {table.caption}. On {table.data}.")
-    for row in table.rows:
-        numbers = zip(table.columns, row.published.values(), strict=True)
-        print(f"\n{row.short_id}: {row.name}")
-        print("  published: " + ", ".join(f"{column} {value:.1f}" for column, value in numbers))
-        if row.config is None:
-            print(f"  cited: {row.cited}; not trained here")
-            continue
-        for run in plan_runs([row], profile=profile):
-            print(f"  {shlex.join(command(run, output_dir))}")
-        if row.test_dev and profile == "full":
-            weights = f"train.init_checkpoint={quote(str(run.weights(output_dir)))}"
-            words = ["tools/train_net.py", "--config-file", f"configs/{row.test_dev}.py"]
-            print(f"  {shlex.join([*words, '--eval-only', weights])}")
 
 
 def chosen_rows(names: list[str], short_ids: list[str] | None) -> list[Row]:
@@ -134,8 +94,17 @@ def run(args) -> int:
         output_dir=args.output_dir,
         root=ROOT,
         num_gpus=args.num_gpus,
-        say=lambda line: print(line, flush=True),
+        say=say,
     )
+    if args.profile == "full":
+        outcomes += write_server_files(
+            rows,
+            seeds=args.seeds,
+            output_dir=args.output_dir,
+            root=ROOT,
+            num_gpus=args.num_gpus,
+            say=say,
+        )
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     left = [outcome for outcome in outcomes if outcome.status == "left"]
     done = len(outcomes) - len(failed) - len(left)
@@ -144,6 +113,11 @@ def run(args) -> int:
         rows = ", ".join(outcome.run.rows) or "a run that others start from"
         print(f"  {outcome.status}: {outcome.run.name} ({rows}): {outcome.message}")
     return 1 if failed else 0
+
+
+def say(line: str) -> None:
+    """Print it at once, also into a file."""
+    print(line, flush=True)
 
 
 def report_experiment(name: str, args) -> None:
@@ -195,8 +169,20 @@ def report(args) -> None:
     if args.json and len(tables) != 1:
         raise RecordError("--json holds the report of one table: name one")
     for table in tables:
+        if args.intervals:
+            write_intervals(
+                table.rows,
+                output_dir=args.output_dir,
+                profile=args.profile,
+                say=say,
+                draws=args.draws,
+                permutations=0,
+            )
         rows = report_rows(table, output_dir=args.output_dir, profile=args.profile)
         print(format_report(table, rows, profile=args.profile) + "\n")
+        lines = list(server_lines(table.rows, args.output_dir)) if args.profile == "full" else []
+        if lines:
+            print(f"Files for COCO's server, from {' and '.join(DATA)}:\n", *lines, "", sep="\n")
         if args.json:
             text = json.dumps(as_record(table, rows, profile=args.profile), indent=2) + "\n"
             write_atomically(args.json, lambda f, text=text: f.write(text))
@@ -264,6 +250,8 @@ def make_parser() -> argparse.ArgumentParser:
             help_text = "of an experiment: write the page of the analysis there"
             sub.add_argument("--page", type=Path, metavar="DIR", help=help_text)
             sub.add_argument("--no-images", action="store_true", help="a page without photographs")
+            help_text = "of a table: analyze the finished rows that have no intervals yet"
+            sub.add_argument("--intervals", action="store_true", help=help_text)
             sub.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
         sub.add_argument("--profile", choices=PROFILES, default="full")
         sub.add_argument("--output-dir", type=Path, default=DEFAULT_OUTPUT, metavar="DIR")
@@ -274,14 +262,14 @@ def main(argv: list[str] | None = None) -> int:
     args = make_parser().parse_args(argv)
     try:
         if args.command == "list":
-            list_records()
+            print(*list_records(), sep="\n")
         elif args.command == "show":
             own = [name for name in args.tables if name in all_experiments()]
             for name in own:
-                show_experiment(name, args.output_dir)
+                print(*show_experiment(find_experiment(name), args.output_dir), sep="\n")
             names = [name for name in args.tables if name not in own]
             for table in all_tables() if names == ["all"] else map(find_table, names):
-                show(table, args.profile, args.output_dir)
+                print(*show_table(table, args.profile, args.output_dir), sep="\n")
         elif args.command == "run":
             return run(args)
         elif args.command == "report":

@@ -62,6 +62,11 @@ def test_run_and_report(stubbed, capsys):
     assert tool.main(["report", "bofl/7", "--json", f"{folder[1]}/x.json", *folder]) == 0
     assert "| 27.6 / 20.5 | 45.6 / -" in capsys.readouterr().out
     assert len(json.loads(Path(f"{folder[1]}/x.json").read_text())["rows"]) == 2
+    # The stand-in leaves no detections.
+    assert tool.main(["report", "bofl/7", "--intervals", *folder]) == 0
+    text = capsys.readouterr().out
+    assert "bofl/7/step: intervals of seeds 0, 1\nbofl/7/step: no intervals: " in text
+    assert "| 27.6 / 20.5 |" in text
     # All of it has run.
     assert tool.main(["run", "bofl/7", "--rows", "epoch", *folder]) == 0
     assert "was finished" in capsys.readouterr().out

@@ -93,7 +93,7 @@ def wide_image_text(file_name: str, mode: str) -> str:
     return (
         f"image {file_name} has more than 8 bits (mode {mode}), of which all above 255 would be "
         "clipped: say how to scale it where the data set is registered, pixel_range=[low, high] "
-        "or pixel_range=image"
+        "or pixel_range=image (of a prediction: --pixel-range low,high or image)"
     )
 
 

@@ -80,7 +80,7 @@ def _expand(pattern: str) -> tuple[list[Path], str]:
     if not glob.has_magic(pattern):
         return [], f"there is no file {pattern}"
     files = sorted(Path(file) for file in glob.glob(pattern, recursive=True))
-    files = [file for file in files if file.is_file()]
+    files = [file for file in files if _is_file(file)]
     # A glob with a suffix says itself what is meant.
     if not Path(pattern).suffix or glob.has_magic(Path(pattern).suffix):
         files = [file for file in files if _is_known(file)]
@@ -88,7 +88,12 @@ def _expand(pattern: str) -> tuple[list[Path], str]:
 
 
 def _is_known(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGES | VIDEOS
+    return _is_file(path) and path.suffix.lower() in IMAGES | VIDEOS
+
+
+def _is_file(path: Path) -> bool:
+    """Also a link to nothing, which then is named as what cannot be read."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def picture_names(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:

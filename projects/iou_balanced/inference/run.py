@@ -101,8 +101,10 @@ def predict_files(
         try:
             run.predict(found, bar)
         finally:  # also when interrupted
-            run.close()
-            results.write(output_dir)
+            try:
+                run.close()
+            finally:
+                results.write(output_dir)
     seconds = time.monotonic() - start
     return Summary(len(results.images), len(results.detections), run.unreadable, seconds)
 

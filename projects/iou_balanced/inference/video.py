@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from iou_balanced.engine import UserError
 from iou_balanced.formats.image_files import ImageError
@@ -39,7 +40,14 @@ def read_frames(path: str | os.PathLike) -> Iterator[np.ndarray]:
     Raises:
         ImageError: the file is no video, or ends too early; names it.
     """
-    return _read_av(path) if check_backend() == "av" else _read_cv2(path)
+    count = 0
+    for frame in _read_av(path) if check_backend() == "av" else _read_cv2(path):
+        count += 1
+        yield frame
+    expected = num_frames(path) or 0
+    # OpenCV takes damage for the end. Some containers know a rate and a duration only.
+    if count < 0.98 * expected - 1:
+        raise ImageError(f"video {path} ends after {count} of {expected} frames: it is damaged")
 
 
 def num_frames(path: str | os.PathLike) -> int | None:
@@ -103,7 +111,7 @@ def _read_cv2(path: str | os.PathLike) -> Iterator[np.ndarray]:
 class VideoWriter:
     """Writes frames to `path` at the rate of another video; the file appears when it is closed.
 
-    Sides are made even by cutting a pixel, as most codecs need.
+    Sides are made even by cutting a pixel, as most codecs need; all get the first frame's size.
     """
 
     def __init__(self, path: Path, like: str | os.PathLike):
@@ -111,12 +119,19 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._backend = check_backend()
-        self._file = self._stream = None
+        self._file = self._stream = self._size = None
 
     def add(self, frame: np.ndarray) -> None:
-        """Append (H, W, 3) uint8 RGB."""
+        """Append (H, W, 3) uint8 RGB.
+
+        Raises:
+            UserError: OpenCV has no codec for the file.
+        """
         height, width = (side - side % 2 for side in frame.shape[:2])
         frame = np.ascontiguousarray(frame[:height, :width])
+        self._size = self._size or (width, height)
+        if (width, height) != self._size:
+            frame = np.asarray(Image.fromarray(frame).resize(self._size))
         if self._backend == "av":
             self._add_av(frame)
         else:
@@ -149,7 +164,9 @@ class VideoWriter:
         import cv2
 
         if self._file is None:
-            size = frame.shape[1::-1]
             codec = cv2.VideoWriter_fourcc(*"mp4v")
-            self._file = cv2.VideoWriter(str(self._partial), codec, float(self.rate), size)
+            file = cv2.VideoWriter(str(self._partial), codec, float(self.rate), self._size)
+            if not file.isOpened():
+                raise UserError(f"OpenCV cannot write the video {self.path}: give --no-draw")
+            self._file = file
         self._file.write(np.ascontiguousarray(frame[:, :, ::-1]))

@@ -6,13 +6,17 @@ Shapes: M samples, K foreground classes; logits (..., K), labels (...,).
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checks import check_exponents, check_non_negative, check_reduction
-from .class_statistics import ClassStatistics, gradient_ratio
 from .class_tables import ClassWeights
-from .fused.backends import check_backend
-from .gradient_balance import ClassFactors, check_by_class, class_balanced_focal, scores_shape
+from .gradient_balance import (
+    ClassFactors,
+    GradientBalancedLoss,
+    check_by_class,
+    class_balanced_focal,
+    scores_shape,
+)
 
 _NAME = "equalization loss v2"
 INITIAL_RATIO = 100.0
@@ -103,7 +107,7 @@ def equalization_loss_v2(
     )[0]
 
 
-class EqualizationLossV2(nn.Module):
+class EqualizationLossV2(GradientBalancedLoss):
     """Module form of `equalization_loss_v2`, which keeps the gradients of the classes.
 
     As `EqualizedFocalLoss` has it, except that g is not cut at 1, and is 100 before the first
@@ -117,8 +121,8 @@ class EqualizationLossV2(nn.Module):
         ValueError: a value is not as there.
     """
 
-    needs_pos_iou = False
-    takes_levels = takes_num_positives = True
+    name = _NAME
+    initial_ratio = INITIAL_RATIO
 
     def __init__(
         self,
@@ -132,51 +136,19 @@ class EqualizationLossV2(nn.Module):
         across_processes: bool = True,
         backend: str | None = None,
     ):
-        super().__init__()
         _check(steepness, midpoint, boost, gamma, reduction)
+        super().__init__(
+            reduction=reduction,
+            num_classes=num_classes,
+            across_processes=across_processes,
+            backend=backend,
+        )
         self.steepness, self.midpoint, self.boost = steepness, midpoint, boost
-        self.gamma, self.reduction = gamma, reduction
-        check_backend(backend)
-        self.backend = backend
-        self.statistics = ClassStatistics(
-            "positive", "negative", num_classes=num_classes, across_processes=across_processes
-        )
+        self.gamma = gamma
 
-    def set_num_classes(self, num_classes: int) -> None:
-        """See `ClassStatistics.set_num_classes`."""
-        self.statistics.set_num_classes(num_classes)
-
-    @property
-    def gradient_ratio(self) -> Tensor:
-        """(K,) g of the next iteration."""
-        return gradient_ratio(self.statistics, initial=INITIAL_RATIO)
-
-    def forward(
-        self,
-        pred_logits: Tensor | Sequence[Tensor],
-        gt_labels: Tensor,
-        *,
-        class_weight: Tensor | ClassWeights | None = None,
-        num_positives: int | None = None,
-    ) -> Tensor:
-        """See `equalization_loss_v2`; in training the gradients are added to the sums."""
-        self.set_num_classes(scores_shape(pred_logits)[0])
-        ratio = self.gradient_ratio.to(gt_labels.device)
-        loss, gradients = class_balanced_focal(
-            pred_logits,
-            gt_labels,
-            equalization_factors(ratio, self.steepness, self.midpoint, self.boost, self.gamma),
-            alpha=-1.0,
-            class_weight=class_weight,
-            reduction=self.reduction,
-            num_positives=num_positives,
-            backend=self.backend,
-            name=_NAME,
-            with_gradients=self.training and torch.is_grad_enabled(),
-        )
-        if gradients is not None:
-            self.statistics.add(gradients)
-        return loss
+    def _factors(self, ratio: Tensor) -> ClassFactors:
+        """See `equalization_factors`."""
+        return equalization_factors(ratio, self.steepness, self.midpoint, self.boost, self.gamma)
 
     def extra_repr(self) -> str:
         return (

@@ -5,8 +5,7 @@ Shapes: K foreground classes; logits (..., K), labels (...,).
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .checks import (
     LARGEST_EXPONENT,
@@ -14,10 +13,14 @@ from .checks import (
     check_focal_alpha,
     check_reduction,
 )
-from .class_statistics import ClassStatistics, gradient_ratio
 from .class_tables import ClassWeights
-from .fused.backends import check_backend
-from .gradient_balance import ClassFactors, check_by_class, class_balanced_focal, scores_shape
+from .gradient_balance import (
+    ClassFactors,
+    GradientBalancedLoss,
+    check_by_class,
+    class_balanced_focal,
+    scores_shape,
+)
 
 _NAME = "equalized focal loss"
 
@@ -106,7 +109,7 @@ def equalized_focal_loss(
     )[0]
 
 
-class EqualizedFocalLoss(nn.Module):
+class EqualizedFocalLoss(GradientBalancedLoss):
     """Module form of `equalized_focal_loss`, which keeps the gradients of the classes.
 
     g_j is the sum of the gradient's absolute values on the logits of the class's positives,
@@ -128,8 +131,8 @@ class EqualizedFocalLoss(nn.Module):
         ValueError: a value is not as there.
     """
 
-    needs_pos_iou = False
-    takes_levels = takes_num_positives = True
+    name = _NAME
+    initial_ratio = 1.0
 
     def __init__(
         self,
@@ -142,49 +145,28 @@ class EqualizedFocalLoss(nn.Module):
         across_processes: bool = True,
         backend: str | None = None,
     ):
-        super().__init__()
         _check(gamma, alpha, scale, reduction)
-        self.gamma, self.alpha, self.scale, self.reduction = gamma, alpha, scale, reduction
-        check_backend(backend)
-        self.backend = backend
-        self.statistics = ClassStatistics(
-            "positive", "negative", num_classes=num_classes, across_processes=across_processes
+        super().__init__(
+            reduction=reduction,
+            num_classes=num_classes,
+            across_processes=across_processes,
+            backend=backend,
         )
-
-    def set_num_classes(self, num_classes: int) -> None:
-        """See `ClassStatistics.set_num_classes`."""
-        self.statistics.set_num_classes(num_classes)
+        self.gamma, self.alpha, self.scale = gamma, alpha, scale
 
     @property
     def gradient_ratio(self) -> Tensor:
         """(K,) g of the next iteration, in [0, 1]."""
-        return gradient_ratio(self.statistics, initial=1.0).clamp(max=1)
+        return super().gradient_ratio.clamp(max=1)
 
-    def forward(
-        self,
-        pred_logits: Tensor | Sequence[Tensor],
-        gt_labels: Tensor,
-        *,
-        class_weight: Tensor | ClassWeights | None = None,
-        num_positives: int | None = None,
-    ) -> Tensor:
-        """See `equalized_focal_loss`; in training the gradients are added to the sums."""
-        self.set_num_classes(scores_shape(pred_logits)[0])
-        loss, gradients = class_balanced_focal(
-            pred_logits,
-            gt_labels,
-            equalized_factors(self.gradient_ratio.to(gt_labels.device), self.gamma, self.scale),
-            alpha=self.alpha,
-            class_weight=class_weight,
-            reduction=self.reduction,
-            num_positives=num_positives,
-            backend=self.backend,
-            name=_NAME,
-            with_gradients=self.training and torch.is_grad_enabled(),
-        )
-        if gradients is not None:
-            self.statistics.add(gradients)
-        return loss
+    @property
+    def focal_alpha(self) -> float:
+        """See `sigmoid_focal_loss`."""
+        return self.alpha
+
+    def _factors(self, ratio: Tensor) -> ClassFactors:
+        """See `equalized_factors`."""
+        return equalized_factors(ratio, self.gamma, self.scale)
 
     def extra_repr(self) -> str:
         return (

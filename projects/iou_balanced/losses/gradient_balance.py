@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .class_statistics import ClassStatistics, gradient_ratio
 from .class_tables import ClassWeights, expand_tables, multiply_tables
+from .fused.backends import check_backend
 from .fused.elements import focal_slope, own_focal
 from .fused.negatives import Negatives
 from .sigmoid_scores import RowScores
@@ -122,3 +124,93 @@ def _column_slopes(scores: RowScores, negatives: Negatives) -> Tensor:
         rows.hide_own(slopes, chunk)
         total += slopes.sum(dim=(0, 1))
     return total * negatives.scale
+
+
+class GradientBalancedLoss(nn.Module):
+    """A loss that keeps the gradients of its classes: `_factors` says what it makes of them.
+
+    Args:
+        reduction: see `sigmoid_focal_loss`.
+        num_classes, across_processes: see `EqualizedFocalLoss`.
+        backend: see `sigmoid_focal_loss`.
+
+    Raises:
+        ValueError: a value is not as there.
+    """
+
+    needs_pos_iou = False
+    takes_levels = takes_num_positives = True
+    name: str
+    """Of the loss, for errors."""
+    initial_ratio: float
+    """Of a class before its first gradient."""
+
+    def __init__(
+        self,
+        *,
+        reduction: str,
+        num_classes: int | None,
+        across_processes: bool,
+        backend: str | None,
+    ):
+        super().__init__()
+        check_backend(backend)
+        self.reduction, self.backend = reduction, backend
+        self.statistics = ClassStatistics(
+            "positive", "negative", num_classes=num_classes, across_processes=across_processes
+        )
+
+    def set_num_classes(self, num_classes: int) -> None:
+        """See `ClassStatistics.set_num_classes`."""
+        self.statistics.set_num_classes(num_classes)
+
+    @property
+    def gradient_ratio(self) -> Tensor:
+        """(K,) g of the next iteration."""
+        return gradient_ratio(self.statistics, initial=self.initial_ratio)
+
+    @property
+    def focal_alpha(self) -> float:
+        """See `sigmoid_focal_loss`; -1 for none."""
+        return -1.0
+
+    def _factors(self, ratio: Tensor) -> ClassFactors:
+        """What the classes' elements are computed with.
+
+        Args:
+            ratio: (K,) g.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has to say its factors")
+
+    def forward(
+        self,
+        pred_logits: Tensor | Sequence[Tensor],
+        gt_labels: Tensor,
+        *,
+        class_weight: Tensor | ClassWeights | None = None,
+        num_positives: int | None = None,
+    ) -> Tensor:
+        """The loss; in training the gradients are added to the sums.
+
+        Args:
+            pred_logits: see `sigmoid_focal_loss`.
+            gt_labels: see `sigmoid_focal_loss`.
+            class_weight: see `sigmoid_focal_loss`; multiplies the loss's own weights.
+            num_positives: see `sigmoid_focal_loss`.
+        """
+        self.set_num_classes(scores_shape(pred_logits)[0])
+        loss, gradients = class_balanced_focal(
+            pred_logits,
+            gt_labels,
+            self._factors(self.gradient_ratio.to(gt_labels.device)),
+            alpha=self.focal_alpha,
+            class_weight=class_weight,
+            reduction=self.reduction,
+            num_positives=num_positives,
+            backend=self.backend,
+            name=self.name,
+            with_gradients=self.training and torch.is_grad_enabled(),
+        )
+        if gradients is not None:
+            self.statistics.add(gradients)
+        return loss

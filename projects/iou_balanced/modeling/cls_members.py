@@ -5,10 +5,13 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from iou_balanced.losses import (
+    EqualizationLossV2,
+    EqualizedFocalLoss,
     IoUAwareBCELoss,
     IoUBalancedFocalLoss,
     MatchabilityAwareLoss,
     QualityFocalLoss,
+    SeesawLoss,
     SigmoidFocalLoss,
     TaskAlignedBCELoss,
     VarifocalLoss,
@@ -32,8 +35,15 @@ QUALITY_MEMBERS: dict[str, type[nn.Module]] = {
     "task_aligned": TaskAlignedBCELoss,
 }
 """The IoU is in the target; with the defaults of their papers."""
-MEMBERS = ("focal", "cross_entropy", "iou_balanced_focal", *QUALITY_MEMBERS)
+CLASS_MEMBERS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
+    "equalized_focal": (EqualizedFocalLoss, ("alpha", "gamma", "reduction")),
+    "equalization_v2": (EqualizationLossV2, ("gamma", "reduction")),
+}
+"""They weigh the classes by their gradients; and what they take of the detector's focal loss."""
+MEMBERS = ("focal", "cross_entropy", "iou_balanced_focal", *QUALITY_MEMBERS, *CLASS_MEMBERS)
 """All names that a detector with a sigmoid for each class takes."""
+SOFTMAX_MEMBERS = ("cross_entropy", "seesaw")
+"""And one with a softmax over the classes and background."""
 
 
 def check_member(name: str | None, family: Family, detector: str, correlation: Any = None) -> None:
@@ -48,19 +58,30 @@ def check_member(name: str | None, family: Family, detector: str, correlation: A
     Raises:
         ValueError: says why.
     """
-    if name is not None and name not in MEMBERS:
-        raise ValueError(f"Expected argument `cls` to be one of {list(MEMBERS)}, but got {name!r}")
+    names = list(dict.fromkeys([*MEMBERS, *SOFTMAX_MEMBERS]))
+    if name is not None and name not in names:
+        raise ValueError(f"Expected argument `cls` to be one of {names}, but got {name!r}")
     if family is FOCAL:
+        if name is not None and name not in MEMBERS:
+            raise ValueError(
+                f"Expected argument `cls` to be one of {list(MEMBERS)} for {detector}, because it "
+                f"has a sigmoid for each class and no softmax, but got {name!r}"
+            )
         return
+    allowed: tuple[str | None, ...] = (None,)
+    instead = "its own loss is IoU-balanced by `eta`"
     if family is CROSS_ENTROPY:
-        allowed = ("cross_entropy", None)
+        allowed = (*SOFTMAX_MEMBERS, None)
         reason = "it classifies by softmax, which has one term for all classes of a row: no class "
         reason += "has a score with a target of its own"
+        if name in CLASS_MEMBERS:
+            instead = (
+                "a box head takes it by two overrides, use_sigmoid_ce=True, which Detectron2's "
+            )
+            instead += "main branch has, and cls_loss._target_"
     else:
-        allowed = (None,)
         reason = "it learns heat maps, whose targets around a centre are none of an IoU"
     if name not in allowed:
-        instead = "its own loss is IoU-balanced by `eta`"
         raise ValueError(
             f"Expected argument `cls` to be {' or '.join(map(repr, allowed))} for {detector}, "
             f"because {reason} ({instead}), but got {name!r}"
@@ -78,17 +99,27 @@ def member_call(
     """The loss of this name.
 
     Args:
-        name: of `MEMBERS`.
+        name: of `MEMBERS`, or "seesaw".
         eta: exponent of IoU-balanced weights; None for none.
-        focal_arguments: alpha and gamma of the detector's own focal loss.
-        across_processes: of losses that have sums over the positives.
+        focal_arguments: alpha, gamma and reduction of the detector's own loss.
+        across_processes: of losses that have sums over the positives, or over the classes.
 
     Raises:
-        ValueError: "iou_balanced_focal" without eta.
+        ValueError: "iou_balanced_focal" without eta, or eta where there are no such weights.
     """
+    across = {"across_processes": across_processes}
+    if name == "seesaw" or name in CLASS_MEMBERS:
+        if eta is not None:
+            raise ValueError(
+                f"Expected argument `eta` to be None with cls={name!r}, which weighs classes and "
+                f"not boxes, but got {eta!r}"
+            )
+        loss, takes = CLASS_MEMBERS.get(name, (SeesawLoss, ("reduction",)))
+        own = {k: v for k, v in focal_arguments.items() if k in takes}
+        return LossCall(loss, {**own, **across})
     weights = {} if eta is None else {"eta": eta}
     if name in QUALITY_MEMBERS:
-        return LossCall(QUALITY_MEMBERS[name], {**weights, "across_processes": across_processes})
+        return LossCall(QUALITY_MEMBERS[name], {**weights, **across})
     if name == "iou_balanced_focal" and eta is None:
         raise ValueError(
             "Expected argument `eta` to be a number with cls='iou_balanced_focal', but got None; "
@@ -98,6 +129,4 @@ def member_call(
         focal_arguments = {**focal_arguments, "alpha": -1, "gamma": 0.0}
     if eta is None:
         return LossCall(SigmoidFocalLoss, focal_arguments)
-    return LossCall(
-        IoUBalancedFocalLoss, {**weights, **focal_arguments, "across_processes": across_processes}
-    )
+    return LossCall(IoUBalancedFocalLoss, {**weights, **focal_arguments, **across})

@@ -36,6 +36,9 @@ _MODULES = {
     "read_intervals": "report",
     "report_rows": "report",
     "run_all": "runner",
+    "server_lines": "server_files",
+    "write_intervals": "intervals",
+    "write_server_files": "server_files",
 }
 
 __all__ = sorted(_MODULES)

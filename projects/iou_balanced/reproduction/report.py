@@ -61,15 +61,24 @@ def _report_row(row: Row, output_dir: Path, profile: str) -> RowReport:
         return RowReport(row, "cited", (), {})
     run = run_of(row, profile=profile)
     first = run.folder(output_dir)
-    folders = sorted(first.parent.glob("seed_*"), key=lambda f: (len(f.name), f.name)) or [first]
-    found = {folder: files.read_json(folder / files.RECORD) for folder in folders}
-    records = [record for record in found.values() if record]
-    if not records:
-        return RowReport(row, files.state(folders[0]), (), {})
-    # An analysis of several seeds lies beside their folders, that of one in its own.
-    place = first.parent if len(records) > 1 else next(f for f, record in found.items() if record)
-    ours = measure(records, list(row.published), read_intervals(place))
+    found = files.finished_seeds(first)
+    if not found:
+        others = sorted(first.parent.glob("seed_*"), key=lambda f: (len(f.name), f.name))
+        return RowReport(row, files.state((others or [first])[0]), (), {})
+    records = list(found.values())
+    seeds = sorted(record["seed"] for record in records)
+    ours = measure(records, list(row.published), read_intervals(interval_folder(found), seeds))
     return RowReport(row, "finished", records, ours)
+
+
+def interval_folder(found: Mapping[Path, Mapping]) -> Path:
+    """Where the analysis of these runs lies: of several seeds beside their folders.
+
+    Args:
+        found: as `run_files.finished_seeds` gives it, not empty.
+    """
+    first = next(iter(found))
+    return first.parent if len(found) > 1 else first
 
 
 def measure(
@@ -91,16 +100,22 @@ def measure(
     return measured
 
 
-def read_intervals(folder: Path) -> dict[str, tuple[float, float]]:
+def read_intervals(
+    folder: Path, seeds: Sequence[int] | None = None
+) -> dict[str, tuple[float, float]]:
     """{metric: (low, high)} in percent of the analysis in a folder; {} where there is none.
 
     An analysis has `runs.NAME.METRIC`, each {value, low, high}; that of one run is taken.
 
     Args:
         folder: of a run, or of the seeds of one.
+        seeds: sorted; an analysis that says that it is of others is passed over.
     """
     for name in ANALYSIS:
-        runs = (files.read_json(folder / name) or {}).get("runs")
+        analysis = files.read_json(folder / name) or {}
+        if seeds is not None and analysis.get("seeds", seeds) != seeds:
+            continue
+        runs = analysis.get("runs")
         if isinstance(runs, dict) and len(runs) == 1:
             (metrics,) = runs.values()
             return {

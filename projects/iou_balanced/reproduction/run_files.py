@@ -57,6 +57,17 @@ def state(folder: Path) -> str:
     return "under way, or broken off" if (folder / STARTED).is_file() else "not run"
 
 
+def finished_seeds(folder: Path) -> dict[Path, dict]:
+    """{folder: record.json} of the finished runs that are this one with whatever seed.
+
+    Args:
+        folder: of one of them, there or not.
+    """
+    folders = sorted(folder.parent.glob("seed_*"), key=lambda f: (len(f.name), f.name))
+    records = {f: read_json(f / RECORD) for f in folders}
+    return {f: record for f, record in records.items() if record}
+
+
 def read_metrics(folder: Path) -> tuple[int, dict[str, float | None]] | None:
     """(iteration, {metric: value in percent}) of the last evaluation in metrics.json.
 

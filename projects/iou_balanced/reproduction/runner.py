@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def _run_locked(run, folder, output_dir, root, num_gpus, say, lock) -> Outcome:
     }
     say(f"{run.name}: {'goes on' if resumed else 'starts'} ({', '.join(run.rows) or 'first'})")
     begin = time.monotonic()
-    status, output = _train(words, folder, root, say, lock)
+    status, output = run_command(words, folder, root, say, lock)
     if status:
         return _failed(run, folder, files.error_of(output))
     return _finish(run, folder, record, round(time.monotonic() - begin, 1), output)
@@ -138,11 +138,23 @@ def _failed(run: Run, folder: Path, error: str) -> Outcome:
     return Outcome(run, "failed", f"{error} ({output})" if output.is_file() else error)
 
 
-def _train(words, folder, root, say, lock) -> tuple[int, str]:
-    """Start the training, tell its progress, and return exit status and what it printed.
+def run_command(
+    words: Sequence[str], folder: Path, root: Path, say: Callable[[str], None], lock: int
+) -> tuple[int, str]:
+    """Run a Python script, tell its progress, and wait for its end.
 
-    It prints into a file, and has a part in the lock: where this process is killed, it goes on, and
-    nobody else starts the same.
+    It prints into output.txt, and has a part in the lock: where this process is killed, it goes on,
+    and nobody else starts the same.
+
+    Args:
+        words: the script and its arguments.
+        folder: of output.txt.
+        root: the script's working folder.
+        say: gets the lines of progress.
+        lock: as `exclusive_lock` gives it.
+
+    Returns:
+        (exit status, what it printed).
     """
     path = folder / files.OUTPUT
     keep = {"pass_fds": (lock,)} if os.name == "posix" else {}

@@ -1,21 +1,26 @@
 """balance(cls=...), balance(correlation=...) and the yaml keys that stand for them."""
 
 import pytest
+import torch
 from detectron2.config import CfgNode, instantiate
+from detectron2.structures import Boxes, Instances
 from omegaconf import OmegaConf
 
 from iou_balanced.losses import (
     CorrelationLoss,
+    EqualizationLossV2,
+    EqualizedFocalLoss,
     IoUBalancedCrossEntropyLoss,
     IoUBalancedFocalLoss,
     MatchabilityAwareLoss,
     QualityFocalLoss,
+    SeesawLoss,
     SigmoidFocalLoss,
     SoftmaxCrossEntropyLoss,
     VarifocalLoss,
 )
 from iou_balanced.modeling import add_iou_balanced_config, balance
-from iou_balanced.modeling.cls_members import MEMBERS, QUALITY_MEMBERS
+from iou_balanced.modeling.cls_members import CLASS_MEMBERS, MEMBERS, QUALITY_MEMBERS
 from iou_balanced.modeling.loss_families import BOX_FAMILIES, FOCAL, PENALTY_REDUCED
 from iou_balanced.modeling.yaml.losses import make_losses
 
@@ -37,6 +42,9 @@ def test_every_name(make):
             assert type(loss) is type(plain) and loss.arguments() == plain.arguments()
             balanced = instantiate(balance(make(), cls=name, eta=0.5).cls_loss)
             assert balanced.eta == 0.5
+        elif name in CLASS_MEMBERS:
+            assert type(loss) is CLASS_MEMBERS[name][0] and loss.statistics.across_processes
+            assert {"alpha": getattr(loss, "alpha", own["alpha"]), "gamma": loss.gamma} == own
         elif name == "cross_entropy":
             assert type(loss) is SigmoidFocalLoss and (loss.alpha, loss.gamma) == (-1, 0)
         else:
@@ -102,9 +110,48 @@ def test_cross_entropy_is_the_softmax_detectors_own():
     assert weighted.cls_loss._target_ is IoUBalancedCrossEntropyLoss
 
 
+def test_class_members_in_a_step():
+    """They know the number of classes, and leave sums that the next step uses."""
+    for name in CLASS_MEMBERS:
+        for correlation in (None, 0.2):
+            model = instantiate(
+                balance(
+                    small_retinanet(), cls=name, correlation=correlation, across_processes=False
+                )
+            ).train()
+            loss = model.cls_loss if correlation is None else model.cls_loss.loss
+            assert not loss.statistics.across_processes
+            assert loss.gradient_ratio.shape == (model.num_classes,)
+            before = loss.gradient_ratio.clone()
+            image = {"image": torch.rand(3, 64, 64) * 255, "instances": Instances((64, 64))}
+            image["instances"].gt_boxes = Boxes(torch.tensor([[8.0, 8.0, 40.0, 40.0]]))
+            image["instances"].gt_classes = torch.tensor([1])
+            sum(model([image]).values()).backward()
+            assert not torch.equal(loss.gradient_ratio, before)
+
+
+def test_seesaw_is_for_softmax():
+    ssd = instantiate(balance(small_ssd(), cls="seesaw").cls_loss)
+    assert type(ssd) is SeesawLoss and ssd.reduction == "none"
+    model = balance(small_cascade_mask_rcnn(), cls="seesaw", rpn=True, across_processes=False)
+    losses = [instantiate(x.cls_loss) for x in model.roi_heads.box_predictors]
+    assert len(losses) > 1 and all(type(x) is SeesawLoss and x.reduction == "sum" for x in losses)
+    assert not losses[0].statistics.across_processes
+    assert model.proposal_generator.cls_loss._target_ is IoUBalancedFocalLoss
+    with pytest.raises(ValueError, match=r"`cls` to be one of .* for BalancedFCOS|FCOS.*sigmoid"):
+        balance(small_fcos(), cls="seesaw")
+
+
+def test_a_box_head_says_how_it_takes_sigmoid_losses():
+    for name in CLASS_MEMBERS:
+        with pytest.raises(ValueError, match="use_sigmoid_ce=True, which Detectron2's main branch"):
+            balance(small_faster_rcnn(), cls=name)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
+        ({"cls": "equalized_focal", "eta": 1.0}, r"`eta` to be None with cls='equalized_focal'"),
         ({"cls": "vari_focal"}, r"`cls` to be one of \['focal', .*but got 'vari_focal'"),
         ({"cls": "iou_balanced_focal", "eta": None}, r"`eta` to be a number with cls='iou_bal"),
         ({"cls": "varifocal", "eta": -1}, r"`eta` to be at least 0, but got -1"),
@@ -148,6 +195,11 @@ def test_yaml_keys():
     assert type(both) is CorrelationLoss and both.weight == 0.2 and not both.across_processes
     assert type(both.loss) is MatchabilityAwareLoss and not both.loss.across_processes
     assert type(yaml_losses(CLS_LOSS="quality_focal", CLS_ETA=0.0)) is QualityFocalLoss
+    equalized = yaml_losses(CLS_LOSS="equalized_focal", ACROSS_PROCESSES=False)
+    assert type(equalized) is EqualizedFocalLoss and not equalized.statistics.across_processes
+    assert (equalized.alpha, equalized.gamma, equalized.scale) == (0.3, 1.0, 8.0)
+    second = yaml_losses(CLS_LOSS="equalization_v2", CORRELATION=0.1).loss
+    assert type(second) is EqualizationLossV2 and (second.gamma, second.boost) == (1.0, 4.0)
 
 
 def test_bad_yaml_keys():
@@ -156,3 +208,5 @@ def test_bad_yaml_keys():
     for keys in ({"CLS_LOSS": "varifocal"}, {"CORRELATION": 0.1}):
         with pytest.raises(ValueError, match=r"MODEL.IOU_BALANCED.CLS_LOSS.*heat maps"):
             yaml_losses(PENALTY_REDUCED, **keys)
+    with pytest.raises(ValueError, match=r"MODEL.IOU_BALANCED.CLS_LOSS.*sigmoid.*'seesaw'"):
+        yaml_losses(CLS_LOSS="seesaw")

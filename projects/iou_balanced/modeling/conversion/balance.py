@@ -136,7 +136,9 @@ def balance(
         cls: another classification loss, with its paper's settings: "focal", "cross_entropy",
             "iou_balanced_focal", "quality_focal", "varifocal", "matchability_aware",
             "iou_aware_bce" or "task_aligned". An `eta` that is a number balances it by IoU on
-            top; "paper" does so for "iou_balanced_focal" only. For RetinaNet, FCOS and FoveaBox.
+            top; "paper" does so for "iou_balanced_focal" only. Or one for rare classes, without
+            `eta`: "equalized_focal", "equalization_v2", which keep the detector's alpha and gamma.
+            For RetinaNet, FCOS and FoveaBox. SSD and the R-CNNs take "cross_entropy" and "seesaw".
             None keeps the kind that the config has.
         correlation: weight of a `iou_balanced.losses.CorrelationLoss` that is added; None for none.
         class_balance: a LazyCall such as `L(BalanceOriented)(schedule=None)`, which weighs the

@@ -65,7 +65,7 @@ def cls_loss_call(
         arguments.update(old)
     family = family or own_family
     arguments = {k: arguments[k] for k in family.arguments if k in arguments}
-    if cls is not None and own_family is not CROSS_ENTROPY:
+    if cls is not None and (own_family is not CROSS_ENTROPY or cls == "seesaw"):
         if eta == PAPER:
             eta = own_eta if cls == "iou_balanced_focal" else None
         call = member_call(
