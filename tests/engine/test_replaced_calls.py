@@ -8,9 +8,12 @@ from omegaconf import OmegaConf
 from iou_balanced.engine.config import apply_overrides
 from iou_balanced.losses import (
     CorrelationLoss,
+    EqualizedFocalLoss,
     IoUAwareBCELoss,
     IoUBalancedFocalLoss,
+    IoUBalancedPenaltyReducedFocalLoss,
     MatchabilityAwareLoss,
+    PenaltyReducedFocalLoss,
     QualityFocalLoss,
     SigmoidFocalLoss,
     TaskAlignedBCELoss,
@@ -37,6 +40,23 @@ def test_settings_of_the_old_loss_are_not_taken_for_those_of_the_new(loss):
     made = cls_loss_after(old, TARGET + loss.__name__)
     assert type(made) is loss
     assert made.arguments() == {**loss().arguments(), "across_processes": False}
+
+
+def test_heat_maps_and_labels_share_no_exponents():
+    heat = L(PenaltyReducedFocalLoss)(alpha=2.0, beta=4.0, reduction="mean")
+    made = cls_loss_after(heat, TARGET + "EqualizedFocalLoss")
+    assert (made.alpha, made.gamma, made.reduction) == (0.25, 2.0, "mean")
+    assert (
+        cls_loss_after(L(SigmoidFocalLoss)(alpha=0.4), TARGET + "PenaltyReducedFocalLoss").alpha
+        == 2
+    )
+    # Within either family they stay.
+    heat.beta = 3.0
+    assert cls_loss_after(heat, TARGET + "IoUBalancedPenaltyReducedFocalLoss").beta == 3
+    focal = L(SigmoidFocalLoss)(alpha=0.4, gamma=1.5)
+    made = cls_loss_after(focal, TARGET + "EqualizedFocalLoss")
+    assert type(made) is EqualizedFocalLoss and (made.alpha, made.gamma) == (0.4, 1.5)
+    assert IoUBalancedPenaltyReducedFocalLoss.of_heatmaps and PenaltyReducedFocalLoss.of_heatmaps
 
 
 def test_settings_beside_it_count():

@@ -159,18 +159,6 @@ def test_folders_and_globs(tmp_path):
     assert [x.is_video for x in find_inputs([tmp_path / "a"])] == [False, False, True]
 
 
-def test_a_link_to_nothing_is_an_unreadable_image(predictor, tmp_path):
-    write_images(tmp_path / "in", (60, 80))
-    (tmp_path / "in/gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (tmp_path / "in/folder.jpg").mkdir()
-    for pattern in (tmp_path / "in", tmp_path / "in/*.jpg"):
-        found = find_inputs([pattern])
-        assert tmp_path / "in/gone.jpg" in [x.path for x in found]
-        assert tmp_path / "in/folder.jpg" not in [x.path for x in found]
-    summary = predict_files(predictor, [tmp_path / "in"], tmp_path / "out", progress=False)
-    assert summary.num_images == 1 and "gone.jpg cannot be read" in summary.unreadable[0]
-
-
 @pytest.mark.parametrize(
     ("files", "expected"),
     [

@@ -12,7 +12,8 @@ def taken_over(
     """The arguments of the new call, where its class says what it takes over.
 
     With a class attribute `takes_over`, only these: the others mean something else, as alpha does
-    from one loss to the next. With `wraps`, the whole old call becomes that argument.
+    from one loss to the next. From a loss of heat maps (`of_heatmaps`) to one of labels, and back,
+    no exponent stays. With `wraps`, the whole old call becomes that argument.
 
     Args:
         node: the old call, or what stood there.
@@ -23,9 +24,15 @@ def taken_over(
     if old is new:
         return kept
     allowed = getattr(new, "takes_over", None)
+    if allowed is None and _is_of_heatmaps(old) != _is_of_heatmaps(new):
+        allowed = ("reduction", "across_processes")
     if allowed is not None:
         kept = {name: value for name, value in kept.items() if name in allowed}
     wraps = getattr(new, "wraps", None)
     if wraps is not None and old is not None:
         kept[wraps] = node
     return kept
+
+
+def _is_of_heatmaps(call: Callable | None) -> bool:
+    return getattr(call, "of_heatmaps", False)

@@ -180,6 +180,7 @@ class PenaltyReducedFocalLoss(nn.Module):
 
     needs_pos_iou = False
     takes_num_positives = True
+    of_heatmaps = True
 
     def __init__(
         self,
@@ -236,6 +237,7 @@ class IoUBalancedPenaltyReducedFocalLoss(nn.Module):
     """
 
     takes_num_positives = True
+    of_heatmaps = True
 
     def __init__(
         self,
