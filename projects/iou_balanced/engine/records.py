@@ -71,7 +71,7 @@ class RecordWriter(hooks.PeriodicWriter):
                         hook.after_step()
             if last < start - 1:
                 self.after_step()
-        # Whether a value of a checkpoint of 0.1, which has none of them, is smoothed says who puts it.
+        # Who puts a value says whether it is smoothed; a checkpoint of 0.1 has none of them.
         for name in found.keys() - known.keys():
             trainer.storage._smoothing_hints.pop(name)
 
