@@ -164,6 +164,26 @@ def test_the_report_of_finished_runs(finished):
     assert record["verdict"] and [run["seed"] for run in record["runs"]] == [0, 1, 0, 1]
 
 
+def test_the_cost_of_a_row_is_a_multiple_of_the_baselines(finished):
+    """Of the same seeds, and not of runs that were resumed."""
+    experiment, folder = finished
+    costs = {"plain": [(100.0, 800.0), (200.0, 800.0)], "both": [(110.0, 1000.0), (999.0, 1000.0)]}
+    for row, of_seeds in costs.items():
+        for run, (seconds, memory) in zip(
+            experiment.runs(seeds=2, rows=[row]), of_seeds, strict=True
+        ):
+            path = run.folder(folder) / "record.json"
+            record = json.loads(path.read_text()) | {"resumed": seconds == 999.0}
+            record |= {"cpu_seconds": seconds, "peak_memory_mib": memory}
+            path.write_text(json.dumps(record))
+    rows = finished_rows(experiment, folder)
+    analysis = analyze_experiment(experiment, folder, draws=20, permutations=20)
+    record = experiment_record(experiment, rows, analysis)
+    assert record["columns"][-2:] == ["CPU time", "memory"]
+    assert [line[-2:] for line in record["rows"][:3]] == [["1.00"] * 2, ["1.10", "1.25"], ["-"] * 2]
+    assert record["runs"][0]["cpu_seconds"] == 100.0
+
+
 def test_no_baseline_no_report(tmp_path):
     with pytest.raises(RecordError, match="no run of 'plain' has finished"):
         analyze_experiment(find_experiment("photos/fod_iou"), tmp_path)

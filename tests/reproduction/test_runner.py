@@ -36,6 +36,7 @@ def test_a_finished_run_has_a_record(root):
     assert (record["config"], record["overrides"]) == ("Stub/a", ["model.cls_loss.eta=1.0"])
     assert (record["seed"], record["profile"], record["resumed"]) == (3, "full", False)
     assert record["inference_seconds_per_image"] == 0.025 and record["seconds"] >= 0
+    assert record["cpu_seconds"] > 0 and 1 < record["peak_memory_mib"] < 4096
     assert {"python", "torch", "detectron2", "iou_balanced"} <= set(record["versions"])
     assert record["hardware"]["num_gpus"] == 2 and record["hardware"]["cores"] >= 1
     assert record["git"] is None  # the stand-in's folder is no clone

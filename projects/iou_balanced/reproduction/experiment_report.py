@@ -17,6 +17,7 @@ METRICS = {
     "bofl": ("AP", "AP50", "AP75", "AP_tail", "AP_head"),
 }
 MOST_SEEDS = 100
+_COSTS = {"CPU time": "cpu_seconds", "memory": "peak_memory_mib"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
     """What benchmarks/records holds of it: a line for each row, and how it was measured.
 
     A cell of the first row is a number in percent, the mean over its seeds; of the others, the
-    difference to it with its interval.
+    difference to it with its interval. The cost of a training, CPU time and peak memory of its
+    process, is a multiple of the first row's with the same seeds, where the runs have it.
 
     Args:
         experiment: of `all_experiments`.
@@ -88,8 +90,15 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
         analysis: of them.
     """
     metrics = [m for m in METRICS[experiment.paper] if m in analysis.runs[analysis.first]]
+    costs = [(name, key) for name, key in _COSTS.items() if any(_costs(x, key) for x in rows)]
     lines = [
-        [x.row.name, *_seeds(x), *(_cell(x, metric, analysis) for metric in metrics)] for x in rows
+        [
+            x.row.name,
+            *_seeds(x),
+            *(_cell(x, metric, analysis) for metric in metrics),
+            *(_ratio(x, rows[0], key) for _, key in costs),
+        ]
+        for x in rows
     ]
     done = [record for x in rows for record in x.records]
     return {
@@ -117,12 +126,14 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
                 "seed": record["seed"],
                 "metrics": record["metrics"],
                 "seconds": record["seconds"],
+                "cpu_seconds": record.get("cpu_seconds"),
+                "peak_memory_mib": record.get("peak_memory_mib"),
                 "command": record["command"],
             }
             for x in rows
             for record in x.records
         ],
-        "columns": ["losses", "seeds", *metrics],
+        "columns": ["losses", "seeds", *metrics, *(name for name, _ in costs)],
         "rows": lines,
     }
 
@@ -138,3 +149,15 @@ def _cell(x: Finished, metric: str, analysis: Analysis) -> str:
         return f"{statistics.fmean(r['metrics'][metric] for r in x.records):.1f}"
     found = analysis.differences[x.row.name][metric]
     return f"{found['value']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+
+
+def _costs(x: Finished, key: str) -> dict[int, float]:
+    """{seed: value} of the runs that have it; one that was resumed has its last part's only."""
+    known = (record for record in x.records if record.get(key) and not record.get("resumed"))
+    return {record["seed"]: record[key] for record in known}
+
+
+def _ratio(x: Finished, first: Finished, key: str) -> str:
+    own, others = _costs(x, key), _costs(first, key)
+    ratios = [own[seed] / others[seed] for seed in own.keys() & others.keys()]
+    return f"{statistics.fmean(ratios):.2f}" if ratios else "-"

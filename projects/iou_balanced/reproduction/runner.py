@@ -93,10 +93,11 @@ def _run_locked(run, folder, output_dir, root, num_gpus, say, lock) -> Outcome:
     }
     say(f"{run.name}: {'goes on' if resumed else 'starts'} ({', '.join(run.rows) or 'first'})")
     begin = time.monotonic()
-    status, output = run_command(words, folder, root, say, lock)
-    if status:
-        return _failed(run, folder, files.error_of(output))
-    return _finish(run, folder, record, round(time.monotonic() - begin, 1), output)
+    ended = run_command(words, folder, root, say, lock)
+    if ended.status:
+        return _failed(run, folder, files.error_of(ended.output))
+    record |= {"cpu_seconds": ended.cpu_seconds, "peak_memory_mib": ended.peak_memory_mib}
+    return _finish(run, folder, record, round(time.monotonic() - begin, 1), ended.output)
 
 
 def _without_training(run, folder, output_dir, what) -> Outcome | None:
@@ -138,9 +139,23 @@ def _failed(run: Run, folder: Path, error: str) -> Outcome:
     return Outcome(run, "failed", f"{error} ({output})" if output.is_file() else error)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended."""
+
+    status: int
+    """Its exit status, negative for a signal."""
+    output: str
+    """What it printed."""
+    cpu_seconds: float | None
+    """Of all its threads, and of the processes that it started and waited for; None on Windows."""
+    peak_memory_mib: float | None
+    """The most that it had resident at a time; None on Windows."""
+
+
 def run_command(
     words: Sequence[str], folder: Path, root: Path, say: Callable[[str], None], lock: int
-) -> tuple[int, str]:
+) -> Ended:
     """Run a Python script, tell its progress, and wait for its end.
 
     It prints into output.txt, and has a part in the lock: where this process is killed, it goes on,
@@ -152,9 +167,6 @@ def run_command(
         root: the script's working folder.
         say: gets the lines of progress.
         lock: as `exclusive_lock` gives it.
-
-    Returns:
-        (exit status, what it printed).
     """
     path = folder / files.OUTPUT
     keep = {"pass_fds": (lock,)} if os.name == "posix" else {}
@@ -164,7 +176,7 @@ def run_command(
             [sys.executable, *words], stdout=output, stderr=subprocess.STDOUT, cwd=root, **keep
         )
         try:
-            while process.poll() is None:
+            while (cost := _cost_at_end(process)) is None:
                 time.sleep(POLL_SECONDS)
                 _tell(reader.read(), say)
         except BaseException:
@@ -173,7 +185,20 @@ def run_command(
             raise
         _tell(reader.read(), say)
         reader.seek(start)
-        return process.returncode, reader.read().decode("utf-8", errors="replace")
+        text = reader.read().decode("utf-8", errors="replace")
+        return Ended(process.returncode, text, *cost)
+
+
+def _cost_at_end(process: subprocess.Popen) -> tuple[float | None, float | None] | None:
+    """CPU seconds and peak memory in MiB of a process that has ended; None while it runs."""
+    if os.name != "posix":
+        return None if process.poll() is None else (None, None)
+    pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    if pid == 0:
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10  # of ru_maxrss, per MiB
+    return round(usage.ru_utime + usage.ru_stime, 3), round(usage.ru_maxrss / unit, 1)
 
 
 def _tell(new: bytes, say: Callable[[str], None]) -> None:

@@ -118,9 +118,10 @@ def _write_one(row, run, output_dir, root, num_gpus, say) -> Outcome:
                 return Outcome(run, "left", "another process writes the file for COCO's server")
             words = server_command(row, run, output_dir, num_gpus=num_gpus)
             say(f"{run.name}/{FOLDER}: starts (the file for COCO's server)")
-            status, output = run_command(words, folder, root, say, lock)
-            if status:
-                return Outcome(run, "failed", f"{files.error_of(output)} ({folder / files.OUTPUT})")
+            ended = run_command(words, folder, root, say, lock)
+            if ended.status:
+                error = files.error_of(ended.output)
+                return Outcome(run, "failed", f"{error} ({folder / files.OUTPUT})")
             return _record(run, folder, words)
     except OSError as e:
         return Outcome(run, "failed", str(e))
