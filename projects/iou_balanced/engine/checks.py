@@ -16,6 +16,7 @@ from iou_balanced.backbones import timm_images_warning
 from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, is_from
 from .lazy_class_names import check_classes, data_set_names, training_classes
+from .levels import check_levels
 from .missing import check_missing
 from .node_options import argument_of, check_nodes, evaluated_names
 from .options import check_options, check_training_nodes
@@ -213,15 +214,17 @@ def instantiate_model(cfg: DictConfig) -> torch.nn.Module:
     """`instantiate(cfg.model)`, whose errors about arguments name the key at fault.
 
     Raises:
-        UserError: a constructor of ours refuses an argument.
+        UserError: a constructor of ours refuses an argument, or levels do not fit the backbone's.
     """  # noqa: DOC501
     try:
-        return instantiate(cfg.model)
+        model = instantiate(cfg.model)
     except ValueError as e:
         if isinstance(e, UserError) or not is_from("iou_balanced", e):
             raise
         key = _key_of(e, cfg.model, "model")
         raise UserError(f"{argument_of(e, OmegaConf.select(cfg, key), key)}: {e}") from e
+    check_levels(model)
+    return model
 
 
 def instantiate_optimizer(node: DictConfig) -> torch.optim.Optimizer:
