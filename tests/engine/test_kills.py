@@ -185,10 +185,25 @@ def test_a_signal_under_torchrun_writes_a_checkpoint(tmp_path, to):
     wait_until(lambda: is_gone(tmp_path))
 
 
+# Half of the layers: 5,000 iterations take some minutes.
+SHALLOW = ["model.head.conv_dims=[64]"]
+for stage in range(4):
+    SHALLOW.append(f"model.backbone.bottom_up.stages.{stage}.num_blocks=1")
+    SHALLOW.append(
+        f"model.backbone.bottom_up.stages.{stage}.stride_per_block=[{min(stage, 1) + 1}]"
+    )
+
+
 @pytest.mark.slow
 def test_soak(tmp_path):
     """5,000 iterations with evaluations, checkpoints and two kills: memory is flat, files whole."""
-    opts = [*OPTS, "train.max_iter=5000", "train.checkpointer.period=250", "train.log_period=20"]
+    opts = [
+        *OPTS,
+        *SHALLOW,
+        "train.max_iter=5000",
+        "train.checkpointer.period=250",
+        "train.log_period=20",
+    ]
     opts += ["train.eval_period=500", "dataloader.train.num_workers=2"]
     opts += ["dataloader.train.total_batch_size=2", f"train.output_dir={tmp_path}"]
     measured = []

@@ -16,7 +16,10 @@ from .config import load_config, overridden_keys
 from .errors import UserError
 from .node_options import check_nodes
 from .options import shown
+from .tracebacks import log_to_files
 from .trial import try_out
+
+logger = logging.getLogger(__name__)
 
 
 def naming_overrides(main: Callable) -> Callable:
@@ -26,7 +29,7 @@ def naming_overrides(main: Callable) -> Callable:
     some only when the model meets an image. Where `main` fails, the config is built again, on no
     device, and then an iteration tried out on the CPU, without one override after the other. The
     one without which it goes well, or fails in another way, is to blame. An error that no override
-    brought about is left alone, with its traceback.
+    brought about is left alone, with its traceback; that of another is in the log file.
 
     Args:
         main: takes what Detectron2's `default_argument_parser` gives.
@@ -40,21 +43,21 @@ def naming_overrides(main: Callable) -> Callable:
             error = _better_error(e, args)
             if error is None:
                 raise
+            log_to_files(logger, f"What the error is from: {error}", e)
             raise error from e
 
     return wrapped
 
 
 def _better_error(e: Exception, args) -> UserError | None:
-    if isinstance(e.__cause__, ImageError):  # the config was good enough to read the data
-        return None
+    is_of_image = isinstance(e.__cause__, ImageError)  # the config was good enough to read the data
+    what = (args.config_file, list(args.opts or []))
     try:
         if isinstance(e, UserError) and any(key in str(e) for key in overridden_keys(args.opts)):
             return None
-        overrides = list(args.opts or [])
-        error = blamed(args.config_file, overrides, eval_only=args.eval_only)
-        if error is None and not isinstance(e, UserError):
-            error = blamed_for(e, args.config_file, overrides, eval_only=args.eval_only)
+        error = None if is_of_image else blamed(*what, eval_only=args.eval_only)
+        if error is None and (is_of_image or not isinstance(e, UserError)):
+            error = blamed_for(e, *what, eval_only=args.eval_only)
         return error
     except UserError:  # the overrides cannot even be read, which `e` says
         return None
@@ -106,7 +109,8 @@ def blamed_for(
         return None
     inside = [x for x in overrides if not x.lstrip("+~").startswith(_OUTSIDE)]
     override = _cause(failure, overrides, failing, inside)
-    return override and _error(override, f"the run failed because of it ({_text(e)})")
+    reason = str(e) if isinstance(e, UserError) else _text(e)
+    return override and _error(override, f"the run failed because of it ({reason})")
 
 
 # What an iteration that is tried out does without.
@@ -139,10 +143,10 @@ def _cause(
 
 
 def _is_alike(failure: Exception, e: Exception) -> bool:
-    """Whether both were raised at one place; or `e` is what a loader's worker has passed on."""
-    if type(failure) is not type(e):
-        return False
-    return _place(failure) == _place(e) or (str(failure) != "" and str(failure) in str(e))
+    """Whether both were raised at one place; or `e` tells of the other, as those of data do."""
+    if type(failure) is type(e) and _place(failure) == _place(e):
+        return True
+    return f"{type(failure).__name__}: {failure}" in str(e)
 
 
 def _place(e: Exception) -> tuple[str, int]:

@@ -35,8 +35,9 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     Raises:
         UserError: a key without a value; a value that makes no sense; no such device; a batch that
             the processes or micro-batches cannot share; test images that are not on the model's
-            canvas; a data set that is not there; a training set whose classes are not as many as
-            the model's; or a test set with others than it.
+            canvas; images of other channels than the model's; a data set that is not there; a
+            training set whose classes are not as many as the model's; or a test set with others
+            than it.
     """
     check_missing(cfg, eval_only=eval_only)
     check_options(cfg)  # once more: it may have been changed since it was loaded
@@ -51,6 +52,7 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     check_device(torch.device(cfg.train.device))
     _check_batch_size(cfg)
     check_canvas(cfg)
+    _check_image_formats(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
         for name in data_set_names(cfg, split):
             _check_data_set(name)
@@ -174,6 +176,22 @@ def check_canvas(cfg: DictConfig) -> None:
             "model takes its detections back from this canvas to the image; model.canvas=null is "
             "for images that are only scaled"
         )
+
+
+def _check_image_formats(cfg: DictConfig) -> None:
+    """Refuse a mapper that reads other channels than those that the model is said to take.
+
+    Predictions are made with images of the model's.
+
+    Raises:
+        UserError: it does.
+    """
+    expected = cfg.model.get("input_format")
+    for split in ("train", "test"):
+        key = f"dataloader.{split}.mapper.image_format"
+        found = OmegaConf.select(cfg, key)
+        if isinstance(found, str) and isinstance(expected, str) and found != expected:
+            raise UserError(f"{key}={found}: give {expected}, as model.input_format")
 
 
 def warn_of_other_images(cfg: DictConfig) -> None:
