@@ -109,7 +109,10 @@ def blamed_for(
         return None
     inside = [x for x in overrides if not x.lstrip("+~").startswith(_OUTSIDE)]
     override = _cause(failure, overrides, failing, inside)
-    reason = str(e) if isinstance(e, UserError) else _text(e)
+    if isinstance(e, UserError):
+        reason = str(e)
+    else:  # a worker's has its traceback in its text
+        reason = _text(e if _place(e) == _place(failure) else failure)
     return override and _error(override, f"the run failed because of it ({reason})")
 
 
