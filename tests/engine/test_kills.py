@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -110,8 +111,8 @@ def test_two_processes_killed_and_resumed(two_processes, tmp_path):
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 
 
-def ranks_of(process, folder):
-    """Ids of the processes that torchrun has started."""
+def ranks_of(process):
+    """Ids of the processes that torchrun has started, each in a session of its own."""
     found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True)
     return [int(pid) for pid in found.stdout.split()]
 
@@ -124,9 +125,15 @@ def test_torchrun_starts_a_killed_rank_again_from_the_newest_checkpoint(two_proc
     process = popen(*opts, flags=["--resume"], launcher=launcher)
     for reached in (5, 15):
         wait_until(lambda reached=reached: last_iteration(tmp_path) >= reached)
-        os.kill(ranks_of(process, tmp_path)[-1], signal.SIGKILL)
-        wait_until(lambda reached=reached: last_iteration(tmp_path) < reached)  # cut: it goes on
+        killed = set(ranks_of(process))
+        os.kill(max(killed), signal.SIGKILL)
+        wait_until(lambda killed=killed: set(ranks_of(process)) - killed)
     assert process.wait(300) == 0, process.stderr.read()[-3000:]
+    starts = re.findall(
+        r"Starting training from iteration (\d+)", (tmp_path / "log.txt").read_text()
+    )
+    first, second, third = map(int, starts)
+    assert first == 0 and second >= 4 and third >= 14
     assert differing(two_processes, tmp_path) == []
     assert records(two_processes) == records(tmp_path)
 
@@ -144,10 +151,11 @@ def test_two_nodes_train_and_one_goes_on(two_processes, tmp_path):
     port = _free_port()
     nodes = [node(rank, port, *opts) for rank in range(2)]
     wait_until(lambda: last_iteration(tmp_path) >= 7)
+    for process in [pid for x in nodes for pid in (x.pid, *ranks_of(x))]:
+        os.kill(process, signal.SIGKILL)
     for process in nodes:
-        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert is_gone(tmp_path)
+    wait_until(lambda: is_gone(tmp_path), seconds=20)
     done = load_checkpoint(tmp_path, newest(tmp_path))["iteration"]
     result = train_net("--resume", "--num-gpus", "2", *TINY, *opts)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -162,10 +170,10 @@ def test_a_signal_under_torchrun_writes_a_checkpoint(tmp_path, to):
     opts.append(f"train.output_dir={tmp_path}")
     process = popen(*opts, launcher=[*TORCHRUN, "--standalone", "--nproc-per-node", "2"])
     wait_until(lambda: last_iteration(tmp_path) >= 3)
-    if to == "all":
-        os.killpg(process.pid, signal.SIGTERM)
-    else:
-        target = process.pid if to == "torchrun" else ranks_of(process, tmp_path)[1]
+    ranks = ranks_of(process)
+    assert len(ranks) == 2
+    targets = {"torchrun": [process.pid], "all": [process.pid, *ranks], "one rank": ranks[1:]}
+    for target in targets[to]:
         os.kill(target, signal.SIGTERM)
     process.wait(120)
     stderr = process.stderr.read()
@@ -177,10 +185,25 @@ def test_a_signal_under_torchrun_writes_a_checkpoint(tmp_path, to):
     wait_until(lambda: is_gone(tmp_path))
 
 
+# Half of the layers: 5,000 iterations take some minutes.
+SHALLOW = ["model.head.conv_dims=[64]"]
+for stage in range(4):
+    SHALLOW.append(f"model.backbone.bottom_up.stages.{stage}.num_blocks=1")
+    SHALLOW.append(
+        f"model.backbone.bottom_up.stages.{stage}.stride_per_block=[{min(stage, 1) + 1}]"
+    )
+
+
 @pytest.mark.slow
 def test_soak(tmp_path):
     """5,000 iterations with evaluations, checkpoints and two kills: memory is flat, files whole."""
-    opts = [*OPTS, "train.max_iter=5000", "train.checkpointer.period=250", "train.log_period=20"]
+    opts = [
+        *OPTS,
+        *SHALLOW,
+        "train.max_iter=5000",
+        "train.checkpointer.period=250",
+        "train.log_period=20",
+    ]
     opts += ["train.eval_period=500", "dataloader.train.num_workers=2"]
     opts += ["dataloader.train.total_batch_size=2", f"train.output_dir={tmp_path}"]
     measured = []

@@ -16,6 +16,7 @@ from iou_balanced.backbones import timm_images_warning
 from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, is_from
 from .lazy_class_names import check_classes, data_set_names, training_classes
+from .levels import check_levels
 from .missing import check_missing
 from .node_options import argument_of, check_nodes, evaluated_names
 from .options import check_options, check_training_nodes
@@ -34,8 +35,9 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     Raises:
         UserError: a key without a value; a value that makes no sense; no such device; a batch that
             the processes or micro-batches cannot share; test images that are not on the model's
-            canvas; a data set that is not there; a training set whose classes are not as many as
-            the model's; or a test set with others than it.
+            canvas; images of other channels than the model's; a data set that is not there; a
+            training set whose classes are not as many as the model's; or a test set with others
+            than it.
     """
     check_missing(cfg, eval_only=eval_only)
     check_options(cfg)  # once more: it may have been changed since it was loaded
@@ -50,6 +52,7 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     check_device(torch.device(cfg.train.device))
     _check_batch_size(cfg)
     check_canvas(cfg)
+    _check_image_formats(cfg)
     for split in ("test",) if eval_only else ("train", "test"):
         for name in data_set_names(cfg, split):
             _check_data_set(name)
@@ -175,6 +178,22 @@ def check_canvas(cfg: DictConfig) -> None:
         )
 
 
+def _check_image_formats(cfg: DictConfig) -> None:
+    """Refuse a mapper that reads other channels than those that the model is said to take.
+
+    Predictions are made with images of the model's.
+
+    Raises:
+        UserError: it does.
+    """
+    expected = cfg.model.get("input_format")
+    for split in ("train", "test"):
+        key = f"dataloader.{split}.mapper.image_format"
+        found = OmegaConf.select(cfg, key)
+        if isinstance(found, str) and isinstance(expected, str) and found != expected:
+            raise UserError(f"{key}={found}: give {expected}, as model.input_format")
+
+
 def warn_of_other_images(cfg: DictConfig) -> None:
     """Say so where a model starts from timm's weights, and its images are others."""
     scheme, _, name = str(cfg.train.init_checkpoint).partition("://")
@@ -213,15 +232,17 @@ def instantiate_model(cfg: DictConfig) -> torch.nn.Module:
     """`instantiate(cfg.model)`, whose errors about arguments name the key at fault.
 
     Raises:
-        UserError: a constructor of ours refuses an argument.
+        UserError: a constructor of ours refuses an argument, or levels do not fit the backbone's.
     """  # noqa: DOC501
     try:
-        return instantiate(cfg.model)
+        model = instantiate(cfg.model)
     except ValueError as e:
         if isinstance(e, UserError) or not is_from("iou_balanced", e):
             raise
         key = _key_of(e, cfg.model, "model")
         raise UserError(f"{argument_of(e, OmegaConf.select(cfg, key), key)}: {e}") from e
+    check_levels(model)
+    return model
 
 
 def instantiate_optimizer(node: DictConfig) -> torch.optim.Optimizer:

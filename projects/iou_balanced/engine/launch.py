@@ -17,6 +17,7 @@ from detectron2.utils import comm
 
 from . import preemption
 from .errors import UserError
+from .rendezvous import init_from_environment
 
 TIMEOUT = timedelta(minutes=30)
 logger = logging.getLogger(__name__)
@@ -155,14 +156,14 @@ def _run(main_func, args, rank, world_size, local_rank, local_size, init_method,
     elif "OMP_NUM_THREADS" not in os.environ:
         # Every process would take all cores otherwise.
         torch.set_num_threads(max((os.cpu_count() or 1) // local_size, 1))
+    kwargs = {"backend": "nccl" if use_gpu else "gloo", "timeout": TIMEOUT}
     try:
-        dist.init_process_group(
-            backend="nccl" if use_gpu else "gloo",
-            init_method=init_method,
-            world_size=world_size,
-            rank=rank,
-            timeout=TIMEOUT,
-        )
+        if init_method == "env://":
+            init_from_environment(rank, world_size, **kwargs)
+        else:
+            dist.init_process_group(
+                init_method=init_method, world_size=world_size, rank=rank, **kwargs
+            )
     except Exception:
         logger.error(
             "Process %d of %d could not join the group at %s", rank, world_size, init_method

@@ -8,6 +8,7 @@ from detectron2.engine import TrainerBase
 
 from .errors import UserError
 from .preemption import stop_signals
+from .tracebacks import tracebacks_in_files_only
 
 __all__ = ["ResumableLoop"]
 
@@ -19,12 +20,13 @@ class ResumableLoop(TrainerBase):
     """
 
     def train(self, *args):
-        """Train; a mistake of the user's is one line in the log, and not a traceback.
+        """Train; a mistake of the user's is one line in the log, any other error a traceback there.
 
         Args:
             *args: of Detectron2's trainer.
         """
-        with stop_signals(), _one_line_for_user_errors():
+        quiet = tracebacks_in_files_only("detectron2")  # the error itself is seen by the caller
+        with stop_signals(), _one_line_for_user_errors(), quiet:
             return super().train(*args)
 
     def after_train(self) -> None:

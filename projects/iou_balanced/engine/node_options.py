@@ -24,6 +24,7 @@ from .node_rules import (
     OF_OUR_CALLS,
     OF_SCHEDULES,
     PAIR,
+    SAMPLER,
     is_own,
 )
 from .options import Rule, no_call, shown
@@ -193,6 +194,8 @@ def _check_mapper(loader: DictConfig, key: str) -> None:
 def _check_loader(loader: DictConfig, key: str) -> None:
     if "dataset" in loader and _target_name(loader) in _LOADERS:
         _check(_Value(f"{key}.dataset", loader, "dataset"), CALL)
+    if "sampler" in loader and _is_ours(loader):
+        _check_written(_Value(f"{key}.sampler", loader, "sampler"), SAMPLER)
     mapper = loader.get("mapper")
     if isinstance(mapper, DictConfig) and _is_ours(mapper):
         for name, rule in OF_MAPPERS.items():

@@ -63,6 +63,7 @@ _NORM = Rule(
     "the name of a norm such as BN, GN or FrozenBN, a call, or null for none",
 )
 CALL = Rule(_is_call, "a call, a LazyCall of a function or class")
+SAMPLER = or_null(CALL, "all images in a random order")
 _SIZES = Rule(lambda x: OmegaConf.is_list(x) and _nested(_ABOVE, x), "lists of numbers above 0")
 _PIXELS = Rule(lambda x: _nested(COUNT, x), "a whole number from 1 on, or a list of such")
 _CALLS = Rule(

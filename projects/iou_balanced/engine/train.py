@@ -1,12 +1,10 @@
 """Training and evaluation of a LazyConfig."""
 
-import contextlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
@@ -18,7 +16,6 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import register_weights_handler
-from iou_balanced.files import write_atomically
 from iou_balanced.losses.debug import set_debug
 
 from .blame import naming_overrides
@@ -38,6 +35,7 @@ from .durable import full_disk_as_user_error
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
 from .kept_arguments import warn_of_kept_arguments
+from .kept_config import former_config_kept
 from .lazy_class_names import (
     check_resume,
     data_set_names,
@@ -286,27 +284,5 @@ def wrap_distributed(model: torch.nn.Module, cfg: DictConfig) -> torch.nn.Module
 
 
 def _set_up(args, cfg: DictConfig) -> None:
-    with _kept_config(cfg.train.output_dir, args.eval_only):
+    with former_config_kept(cfg.train.output_dir, args.eval_only):
         default_setup(cfg, args)
-
-
-@contextlib.contextmanager
-def _kept_config(output_dir: str, eval_only: bool):
-    """Detectron2 writes config.yaml at every start: keep what the runs before wrote.
-
-    That of an evaluation goes to config_eval.yaml, and a training's former one to config.yaml.1
-    and so on.
-    """
-    path = os.path.join(output_dir, "config.yaml")
-    kept = None
-    if comm.is_main_process() and os.path.exists(path):
-        number = 1
-        while os.path.exists(f"{path}.{number}"):
-            number += 1
-        content = Path(path).read_bytes()
-        kept = write_atomically(f"{path}.{number}", lambda file: file.write(content), mode="wb")
-    yield
-    if comm.is_main_process() and eval_only:
-        os.replace(path, os.path.join(output_dir, "config_eval.yaml"))
-        if kept is not None:
-            os.replace(kept, path)
