@@ -74,8 +74,9 @@ class COCOBoxEvaluator(COCOEvaluator):
         max_dets_per_image, use_fast_impl, kpt_oks_sigmas: likewise.
         scorer: "pycocotools", the reference; "faster-coco-eval", which is refused where its
             numbers on a small set differ by more than 1e-6; or "auto", the second where it is
-            installed. `use_fast_impl=False` turns "auto" into "pycocotools". With a `max_dets_per_image` other than 100, and for keypoints,
-            Detectron2 scores with pycocotools in any case.
+            installed. `use_fast_impl=False` turns "auto" into "pycocotools". With a
+            `max_dets_per_image` other than 100, and for keypoints, Detectron2 scores with
+            pycocotools in any case.
         result_file: a name ending in .json, in `output_dir` or absolute: the boxes in the form
             that COCO's server takes (image_id, category_id, bbox as XYWH in pixels, score),
             and beside it a .zip with just this file, ready for upload. The server wants a name

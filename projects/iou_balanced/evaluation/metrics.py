@@ -35,8 +35,8 @@ def find_scorer(scorer: str = "pycocotools") -> Callable:
 
     Args:
         scorer: "pycocotools", the reference; "faster-coco-eval"; or "auto", which is the second
-            where it is installed, else the first. Keypoints are always scored by pycocotools, because
-            faster-coco-eval reads them only from its own COCO class.
+            where it is installed, else the first. Keypoints are always scored by pycocotools,
+            because faster-coco-eval reads them only from its own COCO class.
 
     Raises:
         ValueError: another name; or the numbers of the scorer that was asked for are not those of
