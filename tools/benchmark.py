@@ -75,7 +75,11 @@ def main(argv: list[str] | None = None) -> None:
         make, columns = TABLES[what]
         rows = make(args)
         print(f"{what}: {timing.hardware(args.device)}, torch {torch.__version__}; {settings}")
-        print(tabulate(rows, headers=columns, floatfmt=".3g"), end="\n\n")
+        shown = [
+            [", ".join(f"{v:.3g}" for v in x) if isinstance(x, list) else x for x in row]
+            for row in rows
+        ]
+        print(tabulate(shown, headers=columns, floatfmt=".3g"), end="\n\n")
         if args.record:
             name = f"benchmark_{what}_{args.device}"
             made = timing.record(

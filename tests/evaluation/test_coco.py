@@ -245,4 +245,10 @@ def test_bad_arguments(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(ImportError, match="pip install faster-coco-eval"):
         COCOBoxEvaluator(name, scorer="faster-coco-eval")
+    assert COCOBoxEvaluator(name, scorer="auto")._scorer is COCOeval
+
+
+def test_pycocotools_scores_unless_another_is_asked_for(tmp_path):
+    name = register_json(tmp_path, coco_dict(BOXES))
     assert COCOBoxEvaluator(name)._scorer is COCOeval
+    assert COCOBoxEvaluator(name, scorer="auto", use_fast_impl=False)._scorer is COCOeval

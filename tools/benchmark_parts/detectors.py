@@ -190,7 +190,11 @@ def report(detector, models, arguments, logits, deltas, about: str, args) -> lis
     steps = {name: functools.partial(run, m, arguments[name], leaves) for name, m in models.items()}
     with EventStorage():
         timings = alternate(steps, args.repeats, args.device)
-        peaks = {name: peak_memory(step, args.device) for name, step in steps.items()}
+        peaks = {}
+        for name, step in steps.items():
+            for x in leaves:
+                x.grad = None
+            peaks[name] = peak_memory(step, args.device)
     first = next(iter(timings.values()))
     which = "median" if args.device == "cuda" else "cpu"
     unit = sum(x.numel() * x.element_size() for x in logits)

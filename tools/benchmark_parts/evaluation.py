@@ -21,7 +21,8 @@ SCORERS = {
     "pycocotools": ("pycocotools.cocoeval", "COCOeval"),
     "faster-coco-eval": ("faster_coco_eval", "COCOeval_faster"),
     "Detectron2's COCOEvaluator": ("detectron2.evaluation", "COCOEvaluator"),
-    "ours, COCOBoxEvaluator": ("iou_balanced.evaluation", "COCOBoxEvaluator"),
+    "ours": ("iou_balanced.evaluation", "COCOBoxEvaluator"),
+    "ours, faster-coco-eval": ("iou_balanced.evaluation", "COCOBoxEvaluator"),
     "hotcoco": ("hotcoco", "COCOeval"),
     "ultrafast-pycocotools": ("ultrafast_pycocotools.cocoeval", "COCOeval"),
 }
@@ -112,11 +113,12 @@ def _evaluate(evaluator_class, truth, detections, **kwargs):
     return np.array([metrics[x] / 100 for x in ("AP", "AP50", "AP75", "APs", "APm", "APl")])
 
 
-def _in_process(connection, module: str, name: str, truth, detections) -> None:
+def _in_process(connection, row: str, module: str, name: str, truth, detections) -> None:
     try:
         scorer = getattr(importlib.import_module(module), name)
         if name.endswith("Evaluator"):
-            score = functools.partial(_evaluate, scorer)
+            options = {"scorer": "faster-coco-eval"} if row == "ours, faster-coco-eval" else {}
+            score = functools.partial(_evaluate, scorer, **options)
         else:
             score = functools.partial(_score, scorer)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -137,7 +139,7 @@ def rows(args) -> list[list]:
         if importlib.util.find_spec(module.partition(".")[0]) is None:
             continue
         ours, theirs = context.Pipe()
-        arguments = (theirs, module, cls, truth, detections)
+        arguments = (theirs, name, module, cls, truth, detections)
         process = context.Process(target=_in_process, args=arguments)
         process.start()
         theirs.close()

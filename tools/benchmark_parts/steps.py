@@ -9,7 +9,7 @@ import iou_balanced
 from .detectors import IOU, PLAIN, load_model, make_objects
 from .timing import alternate, peak_memory
 
-COLUMNS = ["detector", "losses", "ms", "spread", "time", "peak MiB"]
+COLUMNS = ["detector", "losses", "ms", "CPU ms", "time", "95% interval", "peak MiB"]
 DETECTORS = ("retinanet", "fcos", "faster_rcnn")
 
 
@@ -39,7 +39,7 @@ def rows(args) -> list[list]:
     """The table, in the order of `COLUMNS`."""
     table = []
     for detector in args.detectors or DETECTORS:
-        steps = {}
+        models, steps = {}, {}
         changes = {"Detectron2's": None, "plain": PLAIN, "IoU-balanced": IOU}
         torch.manual_seed(0)
         batch = make_batch(args)
@@ -48,14 +48,19 @@ def rows(args) -> list[list]:
             if change is not None:
                 iou_balanced.balance(config, **change)
             torch.manual_seed(0)
-            model = instantiate(config).to(args.device).train()
-            steps[name] = make_step(model, batch, args)
+            models[name] = instantiate(config).to(args.device).train()
+            steps[name] = make_step(models[name], batch, args)
         with EventStorage():
             timings = alternate(steps, args.repeats, args.device, warm_up=1)
-            peaks = {name: peak_memory(step, args.device) for name, step in steps.items()}
+            peaks = {}
+            for name, step in steps.items():
+                models[name].zero_grad(set_to_none=True)
+                peaks[name] = peak_memory(step, args.device)
+                models[name].zero_grad(set_to_none=True)
         which = "median" if args.device == "cuda" else "cpu"
-        first = getattr(timings["Detectron2's"], which)
+        base = timings["Detectron2's"]
         for name, t in timings.items():
-            ratio = getattr(t, which) / first
-            table.append([detector, name, t.median, t.spread, ratio, peaks[name] / 2**20])
+            ratio = getattr(t, which) / getattr(base, which)
+            interval, peak = t.ratio_interval(base), peaks[name] / 2**20
+            table.append([detector, name, t.median, t.cpu, ratio, interval, peak])
     return table

@@ -26,6 +26,19 @@ class Timing(NamedTuple):
     """Half of the distance between the quartiles, as a share of the median."""
     cpu: float
     """Median of the processor time of all threads, which a busy machine leaves alone."""
+    calls: tuple[float, ...] = ()
+    """Of each call, in their order: processor time on a CPU, else wall time."""
+
+    def ratio_interval(self, base: "Timing") -> list[float]:
+        """About 95% for the median ratio of calls of the same round, by the sign test.
+
+        Args:
+            base: what is divided by.
+        """
+        ratios = sorted(a / b for a, b in zip(self.calls, base.calls, strict=True))
+        chances = [math.comb(len(ratios), k) / 2 ** len(ratios) for k in range(len(ratios))]
+        left_out = sum(sum(chances[: k + 1]) <= 0.025 for k in range(len(ratios) // 2))
+        return [ratios[max(left_out - 1, 0)], ratios[-max(left_out, 1)]]
 
 
 def alternate(functions: dict[str, Callable], repeats: int, device: str, warm_up: int = 3) -> dict:
@@ -41,7 +54,12 @@ def alternate(functions: dict[str, Callable], repeats: int, device: str, warm_up
                 wall[name].append((time.perf_counter() - start) * 1e3)
                 cpu[name].append((time.process_time() - cpu_start) * 1e3)
     return {
-        name: Timing(statistics.median(x), _spread(x), statistics.median(cpu[name]))
+        name: Timing(
+            statistics.median(x),
+            _spread(x),
+            statistics.median(cpu[name]),
+            tuple(x if device == "cuda" else cpu[name]),
+        )
         for name, x in wall.items()
     }
 

@@ -72,10 +72,11 @@ class COCOBoxEvaluator(COCOEvaluator):
     Args:
         dataset_name, tasks, distributed, output_dir: see `detectron2.evaluation.COCOEvaluator`.
         max_dets_per_image, use_fast_impl, kpt_oks_sigmas: likewise.
-        scorer: "auto" (faster-coco-eval where installed, else pycocotools), "pycocotools" or
-            "faster-coco-eval". All agree to 1e-6. `use_fast_impl=False` turns "auto" into
-            "pycocotools". With a `max_dets_per_image` other than 100, and for keypoints,
-            Detectron2 scores with pycocotools in any case.
+        scorer: "pycocotools", the reference; "faster-coco-eval", which is refused where its
+            numbers on a small set differ by more than 1e-6; or "auto", the second where it is
+            installed. `use_fast_impl=False` turns "auto" into "pycocotools". With a
+            `max_dets_per_image` other than 100, and for keypoints, Detectron2 scores with
+            pycocotools in any case.
         result_file: a name ending in .json, in `output_dir` or absolute: the boxes in the form
             that COCO's server takes (image_id, category_id, bbox as XYWH in pixels, score),
             and beside it a .zip with just this file, ready for upload. The server wants a name
@@ -106,7 +107,7 @@ class COCOBoxEvaluator(COCOEvaluator):
         max_dets_per_image: int | None = None,
         use_fast_impl: bool = True,
         kpt_oks_sigmas: Sequence[float] = (),
-        scorer: str = "auto",
+        scorer: str = "pycocotools",
         result_file: str | None = None,
         class_counts: ClassCounts | str | os.PathLike | None = None,
         tail_ratio: float = TAIL_RATIO,

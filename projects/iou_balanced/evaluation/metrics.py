@@ -30,13 +30,13 @@ __all__ = [
 SCORERS = ("auto", "pycocotools", "faster-coco-eval")
 
 
-def find_scorer(scorer: str = "auto") -> Callable:
+def find_scorer(scorer: str = "pycocotools") -> Callable:
     """The class that scores: called as `(coco_gt, coco_dt, iou_type)`, it gives a `COCOeval`.
 
     Args:
-        scorer: "auto" (faster-coco-eval where it is installed, else pycocotools), "pycocotools" or
-            "faster-coco-eval". Keypoints are always scored by pycocotools, because
-            faster-coco-eval reads them only from its own COCO class.
+        scorer: "pycocotools", the reference; "faster-coco-eval"; or "auto", which is the second
+            where it is installed, else the first. Keypoints are always scored by pycocotools,
+            because faster-coco-eval reads them only from its own COCO class.
 
     Raises:
         ValueError: another name; or the numbers of the scorer that was asked for are not those of

@@ -19,7 +19,7 @@ from .checks import (
     reduce_terms,
     upcast,
 )
-from .class_tables import ClassWeights, expand_tables, image_of_rows
+from .class_tables import ClassWeights, expand_tables
 from .fused.positives import find
 from .iou_weights import iou_ratio_weights
 from .value_checks import checks_values
@@ -90,12 +90,14 @@ def sample_weights(
     table = tables.own if tables.row is None else tables.row
     if table is None:
         return torch.ones_like(gt_labels, dtype=dtype)
-    flat = gt_labels.flatten().long()
+    table = table.to(dtype)
     if table.shape[1] == num_classes:  # background has weight 1
         table = torch.cat([table, table.new_ones(len(table), 1)], dim=1)
-    rows = torch.arange(len(flat), device=flat.device)
-    images = image_of_rows(rows, len(flat), table)
-    return table.to(dtype)[images, flat.clamp(min=0)].view_as(gt_labels)
+    labels = gt_labels.long().clamp(min=0)
+    if len(table) == 1:
+        return table[0][labels]
+    # A table an image: the first dimension of the labels.
+    return table.gather(1, labels.reshape(len(table), -1)).view_as(labels)
 
 
 @checks_values(background_column=True)

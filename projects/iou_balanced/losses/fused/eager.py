@@ -1,13 +1,12 @@
 """The backend without a compiler: chunk by chunk, so that temporaries stay in a CPU's cache."""
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .elements import focal_slope, focal_value, focal_value_and_slope
+from .elements import focal_factors, focal_value
 from .heatmaps import HeatMaps
 from .negatives import Negatives
 from .rows import Rows
@@ -54,23 +53,50 @@ def forward(
     own = scores.own(dtype)
     if elementwise:
         out = [torch.empty_like(x, dtype=dtype) for x in logits]
-        for chunk, counts, value in _chunks(scores, negatives, dtype, focal_value):
-            scores.hide_own(value, chunk)
+        for chunk, value in _values(scores, negatives, dtype):
+            counts = _counts(scores, chunk, dtype)
             torch.mul(value, counts * negatives.scale, out=out[chunk.level][chunk.place])
         return own, out, Grads(None)
-    sums, grads = [own.new_zeros(())], None
-    function: Callable[..., Any] = focal_value
     # In half precision, a gradient would underflow without the scale of the loss.
     if with_grad and logits[0].dtype == dtype:
-        grads = [torch.empty_like(x) for x in logits]
-        function = functools.partial(focal_value_and_slope, detached=negatives.detached)
-    for chunk, counts, value, *slope in _chunks(scores, negatives, dtype, function):
-        scores.hide_own(value, chunk)
+        total, grads = _sum_and_gradients(scores, negatives, dtype)
+        return own, [total * negatives.scale], Grads(grads)
+    sums = [own.new_zeros(())]
+    for chunk, value in _values(scores, negatives, dtype):
         # Row by row, because there are few rows that can be ignored.
-        sums.append((value.sum(-1, keepdim=True) * counts).sum())
-        if grads is not None:
-            torch.mul(slope[0], counts, out=grads[chunk.level][chunk.place])
-    return own, [torch.stack(sums).sum() * negatives.scale], Grads(grads)
+        sums.append((value.sum(-1, keepdim=True) * _counts(scores, chunk, dtype)).sum())
+    return own, [torch.stack(sums).sum() * negatives.scale], Grads(None)
+
+
+def _values(
+    scores: Rows | HeatMaps, negatives: Negatives, dtype: torch.dtype
+) -> Iterator[tuple[Any, Tensor]]:
+    """Each chunk with the weighted values of its elements; own ones are 0."""
+    gamma = _gamma(scores, negatives, dtype)
+    for chunk in _chunks(scores):
+        value = focal_value(scores.logits[chunk.level][chunk.place].to(dtype), gamma)
+        _weigh(value, scores, chunk)
+        scores.hide_own(value, chunk)
+        yield chunk, value
+
+
+def _sum_and_gradients(
+    scores: Rows | HeatMaps, negatives: Negatives, dtype: torch.dtype
+) -> tuple[Tensor, list[Tensor]]:
+    """Both without the negatives' scale; as few passes over a chunk as there can be."""
+    gamma = _gamma(scores, negatives, dtype)
+    grads = [torch.empty_like(x) for x in scores.logits]
+    sums = [grads[0].new_zeros(())]
+    for chunk in _chunks(scores):
+        x, grad = (of[chunk.level][chunk.place] for of in (scores.logits, grads))
+        modulation, softplus, _ = focal_factors(x, gamma, negatives.detached, out=grad)
+        # What weighs value and slope is put to the factor that they share.
+        _weigh(modulation, scores, chunk)
+        scores.hide_ignored(modulation, chunk)
+        scores.hide_own(softplus, chunk)
+        sums.append(torch.dot(softplus.flatten(), modulation.flatten()))
+        grad.mul_(modulation)
+    return torch.stack(sums).sum(), grads
 
 
 def backward(
@@ -97,8 +123,15 @@ def backward(
     else:
         grads = [torch.empty_like(x) for x in scores.logits]
         scales = [grad * negatives.scale for grad in grad_rest]
-        function = functools.partial(focal_slope, detached=negatives.detached)
-        for chunk, counts, slope in _chunks(scores, negatives, grad_own.dtype, function):
+        dtype = grad_own.dtype
+        gamma = _gamma(scores, negatives, dtype)
+        for chunk in _chunks(scores):
+            x = scores.logits[chunk.level][chunk.place].to(dtype)
+            modulation, _, slope = focal_factors(x, gamma, negatives.detached)
+            _weigh(modulation, scores, chunk)
+            # As in the forward pass, to the last bit.
+            slope.mul_(modulation)
+            counts = _counts(scores, chunk, dtype)
             scale = scales[0] if scales[0].dim() == 0 else scales[chunk.level][chunk.place]
             # Rounded to half precision with the scale of the loss in it.
             torch.mul(slope, counts * scale, out=grads[chunk.level][chunk.place])
@@ -106,22 +139,22 @@ def backward(
     return grads
 
 
-def _chunks(
-    scores: Rows | HeatMaps,
-    negatives: Negatives,
-    dtype: torch.dtype,
-    function: Callable[..., Tensor | tuple[Tensor, ...]],
-) -> Iterator[tuple[Any, ...]]:
-    """Each chunk, which of its rows count, and its elements' values of `function`, weighted."""
-    gamma, one = negatives.gamma, scores.logits[0].new_ones((), dtype=dtype)
-    if isinstance(gamma, Tensor):
-        gamma = scores.of_classes(gamma.to(dtype))
-    chunks: Iterator[Any] = scores.chunks()
-    for chunk in chunks:
-        values = function(scores.logits[chunk.level][chunk.place].to(dtype), gamma)
-        values = values if isinstance(values, tuple) else (values,)
-        for factor in scores.weights(chunk, dtype):
-            for value in values:
-                value.mul_(factor)
-        counts = scores.counts(chunk, dtype)
-        yield chunk, one if counts is None else counts, *values
+def _gamma(scores: Rows | HeatMaps, negatives: Negatives, dtype: torch.dtype) -> float | Tensor:
+    gamma = negatives.gamma
+    return scores.of_classes(gamma.to(dtype)) if isinstance(gamma, Tensor) else gamma
+
+
+def _chunks(scores: Rows | HeatMaps) -> Iterator[Any]:
+    return scores.chunks()
+
+
+def _weigh(values: Tensor, scores: Any, chunk: Any) -> None:
+    """Multiply a chunk's elements by their weights, in place."""
+    for factor in scores.weights(chunk, values.dtype):
+        values.mul_(factor)
+
+
+def _counts(scores: Any, chunk: Any, dtype: torch.dtype) -> Tensor | float:
+    """Which rows of a chunk count; it broadcasts."""
+    counts: Tensor | None = scores.counts(chunk, dtype)
+    return 1.0 if counts is None else counts

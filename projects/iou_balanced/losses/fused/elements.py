@@ -54,10 +54,29 @@ def focal_value_and_slope(
     x: Tensor, gamma: float | Tensor, detached: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Both of them for the price of one; see `focal_slope`."""
+    modulation, softplus, bracket = focal_factors(x, gamma, detached)
+    return softplus.mul_(modulation), bracket.mul_(modulation)
+
+
+def focal_factors(
+    x: Tensor, gamma: float | Tensor, detached: bool = False, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """p^g, and what it multiplies in the value, softplus(x), and in the slope, the bracket.
+
+    Args:
+        x: see `focal_value`.
+        gamma: see `focal_value`.
+        detached: see `focal_slope`.
+        out: where the bracket is written.
+    """
     softplus, p = softplus_and_sigmoid(x)
-    slope = p.clone() if detached else torch.addcmul(p, (1 - p).mul_(gamma), softplus)
-    modulation = p.pow_(gamma)
-    return softplus.mul_(modulation), slope.mul_(modulation)
+    if detached:
+        bracket = p.clone() if out is None else out.copy_(p)
+    elif isinstance(gamma, Tensor):
+        bracket = torch.addcmul(p, (1 - p).mul_(gamma), softplus, out=out)
+    else:
+        bracket = torch.addcmul(p, 1 - p, softplus, value=gamma, out=out)
+    return p.pow_(gamma), softplus, bracket
 
 
 def quality_value(x: Tensor, target: Tensor, gamma: float) -> Tensor:

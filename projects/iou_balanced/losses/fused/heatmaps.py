@@ -75,6 +75,9 @@ class HeatMaps(NamedTuple):
         """Make the centres of a chunk's `values` 0."""
         values.masked_fill_(self.gt_heatmap[chunk.place] == 1, 0)
 
+    def hide_ignored(self, values: Tensor, chunk: Chunk) -> None:
+        """Nothing is ignored."""
+
     def counts(self, chunk: Chunk, dtype: torch.dtype) -> None:
         """None: nothing is ignored."""
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .chunks import Place, chunks_of
+from .positives import ignored_places, own_places
 from .tables import Tables, rest_weights
 
 ROWS_AT_ONCE = 1 << 18
@@ -80,17 +81,25 @@ class Rows(NamedTuple):
 
     def own(self, dtype: torch.dtype) -> Tensor:
         """(N, R) logit of each row's own element; of a row that has none, any number."""
-        own = torch.empty_like(self.labels, dtype=dtype)
+        own = torch.zeros_like(self.labels, dtype=dtype)
         for chunk in self._blocks():
-            column, _ = self._own_columns(self.labels[chunk.of_labels])
-            own[chunk.of_labels] = self.logits[chunk.level][chunk.place].gather(-1, column)[..., 0]
+            logits, labels = self.logits[chunk.level][chunk.place], self.labels[chunk.of_labels]
+            if (places := own_places(labels, self.num_classes)) is not None:
+                own[chunk.of_labels][places[:2]] = logits[places].to(dtype)
+                continue
+            column, _ = self._own_columns(labels)
+            own[chunk.of_labels] = logits.gather(-1, column)[..., 0]
         return own
 
     def put_own(self, grads: list[Tensor], own: Tensor) -> None:
         """Write (N, R) numbers over the own elements of positive rows."""
         for chunk in self._blocks():
-            grad, value = grads[chunk.level][chunk.place], own[chunk.of_labels].unsqueeze(-1)
-            column, is_positive = self._own_columns(self.labels[chunk.of_labels])
+            grad, labels = grads[chunk.level][chunk.place], self.labels[chunk.of_labels]
+            if (places := own_places(labels, self.num_classes)) is not None:
+                grad[places] = own[chunk.of_labels][places[:2]].to(grad.dtype)
+                continue
+            value = own[chunk.of_labels].unsqueeze(-1)
+            column, is_positive = self._own_columns(labels)
             value = torch.where(is_positive, value.to(grad.dtype), grad.gather(-1, column))
             grad.scatter_(-1, column, value)
 
@@ -107,8 +116,19 @@ class Rows(NamedTuple):
 
     def hide_own(self, values: Tensor, chunk: Chunk) -> None:
         """Make the own elements of a chunk's (n, r, K) `values` 0."""
-        column, is_positive = self._own_columns(self.labels[chunk.of_labels])
+        labels = self.labels[chunk.of_labels]
+        if (places := own_places(labels, self.num_classes)) is not None:
+            values[places] = 0
+            return
+        column, is_positive = self._own_columns(labels)
         values.scatter_(-1, column, values.gather(-1, column).masked_fill_(is_positive, 0))
+
+    def hide_ignored(self, values: Tensor, chunk: Chunk) -> None:
+        """Make the ignored rows of a chunk's (n, r, K) `values` 0."""
+        if (places := ignored_places(self.labels[chunk.of_labels])) is not None:
+            values[places] = 0
+        else:
+            values.mul_(self.counts(chunk, values.dtype))
 
     def counts(self, chunk: Chunk, dtype: torch.dtype) -> Tensor:
         """(n, r, 1), 0 for ignored rows and 1 for all others."""
