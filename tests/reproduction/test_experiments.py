@@ -139,7 +139,7 @@ def finished(tmp_path):
                 "seed": seed,
                 "metrics": metrics,
                 "seconds": 1.0,
-                "command": ["tools/train_net.py"],
+                "command": ["tools/train_net.py", f"train.output_dir={tmp_path}"],
                 "git": {"commit": "0123456789", "modified": False},
                 "hardware": {"cpu": "a CPU"},
                 "versions": {"torch": "2"},
@@ -161,6 +161,7 @@ def test_the_report_of_finished_runs(finished):
     assert record["differences"]["both"]["AP"]["value"] == -50 and len(record["differences"]) == 1
     assert both[1] == "0, 1" and both[2].startswith("-50.0 [") and both[2].endswith("]")
     assert record["rows"][2][1:] == ["-", *["not run"] * 5]
+    assert record["runs"][0]["command"] == ["tools/train_net.py"]
     assert record["verdict"] and [run["seed"] for run in record["runs"]] == [0, 1, 0, 1]
 
 

@@ -17,6 +17,7 @@ METRICS = {
     "bofl": ("AP", "AP50", "AP75", "AP_tail", "AP_head"),
 }
 MOST_SEEDS = 100
+_FOLDER = "train.output_dir="
 _COSTS = {"CPU time": "cpu_seconds", "memory": "peak_memory_mib"}
 
 
@@ -128,7 +129,8 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
                 "seconds": record["seconds"],
                 "cpu_seconds": record.get("cpu_seconds"),
                 "peak_memory_mib": record.get("peak_memory_mib"),
-                "command": record["command"],
+                # without its folder, which is of one machine
+                "command": [x for x in record["command"] if not x.startswith(_FOLDER)],
             }
             for x in rows
             for record in x.records
