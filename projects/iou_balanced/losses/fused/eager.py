@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .elements import focal_factors, focal_value
+from .elements import focal_factors, focal_value, softplus_and_sigmoid
 from .heatmaps import HeatMaps
 from .negatives import Negatives
 from .rows import Rows
@@ -61,10 +61,11 @@ def forward(
     if with_grad and logits[0].dtype == dtype:
         total, grads = _sum_and_gradients(scores, negatives, dtype)
         return own, [total * negatives.scale], Grads(grads)
+    gamma = _gamma(scores, negatives, dtype)
     sums = [own.new_zeros(())]
-    for chunk, value in _values(scores, negatives, dtype):
-        # Row by row, because there are few rows that can be ignored.
-        sums.append((value.sum(-1, keepdim=True) * _counts(scores, chunk, dtype)).sum())
+    for chunk in _chunks(scores):
+        softplus, p = softplus_and_sigmoid(logits[chunk.level][chunk.place].to(dtype))
+        sums.append(_sum(scores, chunk, p.pow_(gamma), softplus))
     return own, [torch.stack(sums).sum() * negatives.scale], Grads(None)
 
 
@@ -90,13 +91,17 @@ def _sum_and_gradients(
     for chunk in _chunks(scores):
         x, grad = (of[chunk.level][chunk.place] for of in (scores.logits, grads))
         modulation, softplus, _ = focal_factors(x, gamma, negatives.detached, out=grad)
-        # What weighs value and slope is put to the factor that they share.
-        _weigh(modulation, scores, chunk)
-        scores.hide_ignored(modulation, chunk)
-        scores.hide_own(softplus, chunk)
-        sums.append(torch.dot(softplus.flatten(), modulation.flatten()))
+        sums.append(_sum(scores, chunk, modulation, softplus))
         grad.mul_(modulation)
     return torch.stack(sums).sum(), grads
+
+
+def _sum(scores: Any, chunk: Any, modulation: Tensor, softplus: Tensor) -> Tensor:
+    """What a chunk's elements cost; their weights are put to `modulation`, which slopes share."""
+    _weigh(modulation, scores, chunk)
+    scores.hide_ignored(modulation, chunk)
+    scores.hide_own(softplus, chunk)
+    return torch.dot(softplus.flatten(), modulation.flatten())
 
 
 def backward(
