@@ -3,6 +3,7 @@
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import instantiate
@@ -52,8 +53,9 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
     check_device(torch.device(cfg.train.device))
     _check_batch_size(cfg)
     check_canvas(cfg)
-    _check_image_formats(cfg)
-    for split in ("test",) if eval_only else ("train", "test"):
+    splits = ("test",) if eval_only else ("train", "test")
+    _check_image_formats(cfg, splits)
+    for split in splits:
         for name in data_set_names(cfg, split):
             _check_data_set(name)
     for key, name in evaluated_names(cfg.dataloader):
@@ -178,7 +180,7 @@ def check_canvas(cfg: DictConfig) -> None:
         )
 
 
-def _check_image_formats(cfg: DictConfig) -> None:
+def _check_image_formats(cfg: DictConfig, splits: Sequence[str]) -> None:
     """Refuse a mapper that reads other channels than those that the model is said to take.
 
     Predictions are made with images of the model's.
@@ -187,9 +189,9 @@ def _check_image_formats(cfg: DictConfig) -> None:
         UserError: it does.
     """
     expected = cfg.model.get("input_format")
-    for split in ("train", "test"):
+    for split in splits:
         key = f"dataloader.{split}.mapper.image_format"
-        found = OmegaConf.select(cfg, key)
+        found = OmegaConf.select(cfg, key, throw_on_resolution_failure=False)
         if isinstance(found, str) and isinstance(expected, str) and found != expected:
             raise UserError(f"{key}={found}: give {expected}, as model.input_format")
 
