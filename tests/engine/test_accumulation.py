@@ -226,8 +226,8 @@ def test_a_config_without_a_batch_size():
         check_config(cfg)
 
 
-class Interrupted(Exception):
-    pass
+class Interrupted(KeyboardInterrupt):
+    """No failure, whose cause would be looked for."""
 
 
 def test_a_resumed_run_goes_on_with_the_same_images(tmp_path, monkeypatch):

@@ -2,13 +2,11 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 
 import yaml
 from detectron2.config import LazyConfig
 from detectron2.engine import hooks
-from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from torch.nn.parallel import DistributedDataParallel
@@ -18,6 +16,7 @@ from iou_balanced.config_files import get_config_file
 from .errors import UserError
 from .options import check_options, no_call, train_defaults
 from .replaced_calls import taken_over
+from .targets import accepts, locate_target
 
 # Nodes without a _target_ whose keys are arguments of these.
 _OPEN_NODES = {
@@ -192,26 +191,6 @@ def _set_target(cfg: DictConfig, path: str, target: str) -> None:
 def _as_written(node: DictConfig, key: str):
     """The value, or the reference: what it refers to may yet be changed by another override."""
     return node._get_node(key)._value() if OmegaConf.is_interpolation(node, key) else node[key]
-
-
-def locate_target(target) -> Callable | None:
-    """The callable of a `_target_`; None where there is none of that name."""
-    if not isinstance(target, str):
-        return target
-    try:
-        return locate(target)
-    except Exception:
-        return None
-
-
-def accepts(target, name: str) -> bool:
-    """Whether the callable `target` takes a keyword argument `name`."""
-    target = locate_target(target)
-    try:
-        parameters = inspect.signature(target).parameters.values()
-    except (TypeError, ValueError):
-        return True  # a builtin without a signature
-    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _select(cfg: DictConfig, key: str):

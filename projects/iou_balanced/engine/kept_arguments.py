@@ -5,8 +5,9 @@ import logging
 
 from omegaconf import DictConfig, OmegaConf
 
-from .config import locate_target, overridden_keys
+from .config import overridden_keys
 from .options import shown
+from .targets import locate_target
 
 logger = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from .class_names import (
     peek,
     same_classes,
 )
-from .config import accepts
 from .errors import UserError, data_errors_as_user_errors
 from .node_options import argument_of, written_at
+from .targets import accepts
 
 logger = logging.getLogger(__name__)
 

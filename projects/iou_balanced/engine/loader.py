@@ -12,10 +12,10 @@ from iou_balanced.data.image_reading import NamedErrors, install_reader
 from iou_balanced.data.stream import build_stream_loader, temporary_seed
 
 from .bad_images import SkipCounter, training_mapper
-from .config import accepts, locate_target
 from .errors import UserError
 from .repeat_sampling import KEY as REPEAT_KEY
 from .repeat_sampling import repeat_sampler
+from .targets import accepts, locate_target
 
 
 class ContinuingLoader:

@@ -71,9 +71,9 @@ class RecordWriter(hooks.PeriodicWriter):
                         hook.after_step()
             if last < start - 1:
                 self.after_step()
-        # Who puts a value says whether it is smoothed; a checkpoint of 0.1 has none of them.
-        for name in found.keys() - known.keys():
-            trainer.storage._smoothing_hints.pop(name)
+        if not known:  # of 0.1, and which of the values are the training's own is not known
+            for name in found:
+                _forget(trainer.storage, name)
 
     def after_step(self) -> None:
         with full_disk_as_user_error(os.path.join(self._folder, METRICS)):
@@ -112,7 +112,7 @@ class RecordWriter(hooks.PeriodicWriter):
         if start == 0:
             set_metrics_aside(path)
         else:
-            prolonged = self._restored.get("max_iter") == start < self.trainer.max_iter
+            prolonged = self._restored.get("max_iter", start) == start < self.trainer.max_iter
             records = cut_metrics(path, start, keep_evaluation=prolonged)
             last = max((r["iteration"] for r in records if r["iteration"] < start), default=-1)
             for record in records:
@@ -218,6 +218,12 @@ def _state_of(storage: EventStorage) -> dict:
         for name, history in storage.histories().items()
         if name in latest and name not in _TIMES
     }
+
+
+def _forget(storage: EventStorage, name: str) -> None:
+    """Whoever puts the value says anew whether it is smoothed."""
+    for values in (storage._history, storage._latest_scalars, storage._smoothing_hints):
+        values.pop(name, None)
 
 
 def _restore(storage: EventStorage, state: dict) -> None:

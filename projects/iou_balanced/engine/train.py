@@ -30,7 +30,7 @@ from .checks import (
 )
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .class_names import ModelClasses, check_tested, class_names_of, names_in
-from .config import accepts, load_config, overridden_keys
+from .config import load_config, overridden_keys
 from .durable import full_disk_as_user_error
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
@@ -60,6 +60,7 @@ from .report import write_report
 from .run_lock import only_run_in
 from .scaling import scale_to_batch_size
 from .seeding import SeedHook
+from .targets import accepts
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)

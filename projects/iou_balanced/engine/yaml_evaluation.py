@@ -13,8 +13,8 @@ from iou_balanced.evaluation import COCOBoxEvaluator, VOCDetectionEvaluator
 
 from .class_balance import find_counts_file
 from .class_names import check_tested, class_names_of
-from .config import accepts
 from .errors import data_errors_as_user_errors
+from .targets import accepts
 from .yaml_class_names import check_classes, check_evaluator, evaluated_classes, training_classes
 
 

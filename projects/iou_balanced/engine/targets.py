@@ -1,0 +1,47 @@
+"""What the calls of a LazyConfig call, and which arguments that takes."""
+
+import inspect
+from collections.abc import Callable
+
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.utils.registry import locate
+from torch.utils.data import DataLoader
+
+__all__ = ["accepts", "locate_target"]
+
+# What hands on arguments that it does not know, as Detectron2's main branch does, and to what.
+_HANDS_ON = ((build_detection_train_loader, DataLoader), (build_detection_test_loader, DataLoader))
+
+
+def locate_target(target) -> Callable | None:
+    """The callable of a `_target_`; None where there is none of that name.
+
+    Args:
+        target: its dotted name, or itself.
+    """
+    if not isinstance(target, str):
+        return target
+    try:
+        return locate(target)
+    except Exception:
+        return None
+
+
+def accepts(target, name: str) -> bool:
+    """Whether it takes a keyword argument of this name.
+
+    Args:
+        target: see `locate_target`.
+        name: of the argument.
+    """
+    target = locate_target(target)
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return True  # a builtin without a signature
+    if any(p.name == name for p in parameters):
+        return True
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return False
+    receivers = [receiver for giver, receiver in _HANDS_ON if giver is target]
+    return all(accepts(receiver, name) for receiver in receivers)
