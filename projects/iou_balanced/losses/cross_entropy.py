@@ -144,15 +144,16 @@ def iou_balanced_cross_entropy(
     if eta != 0:
         is_positive = (gt_labels >= 0) & (gt_labels < num_classes)
         given = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
-        positives = torch.unravel_index(find(is_positive, given), is_positive.shape)
-        pos_iou = check_pos_iou(pos_iou, positives[0].numel())
+        places = find(is_positive, given)
+        pos_iou = check_pos_iou(pos_iou, len(places))
         # Eq. 4; the weights carry no gradient.
         weights = torch.ones_like(terms)
-        weights[positives] = iou_ratio_weights(
-            terms.detach()[positives], pos_iou, eta, across_processes=across_processes
+        weights.view(-1)[places] = iou_ratio_weights(
+            terms.detach().flatten()[places], pos_iou, eta, across_processes=across_processes
         )
         terms = terms * weights
-    return reduce_terms(terms, reduction, (gt_labels >= 0).sum())
+    # Counted for "mean" alone: it takes a pass over the labels.
+    return reduce_terms(terms, reduction, (gt_labels >= 0).sum() if reduction == "mean" else None)
 
 
 class SoftmaxCrossEntropyLoss(nn.Module):

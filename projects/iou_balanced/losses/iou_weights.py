@@ -36,7 +36,7 @@ def iou_power_sums(
     # two sums would overflow; P numbers cost nothing.
     terms = terms.double()
     iou_power = pos_iou.double() ** exponent
-    sums = torch.stack([terms.sum(), (iou_power * terms).sum()])
+    sums = torch.stack([terms.sum(), iou_power.dot(terms)])
     if across_processes:
         # Every process takes part, also one without positives: it adds zeros.
         sums = all_reduce_sum(sums)
@@ -47,9 +47,9 @@ def iou_power_sums(
 def weights_from_sums(iou_power: Tensor, sums: Tensor) -> Tensor:
     """(P,) weights of Eq. 4 and 7 from what `iou_power_sums` gives."""
     total, weighted = sums
-    weights = torch.where(weighted > 0, iou_power * (total / weighted), 1.0)
-    # A NaN stays visible: it is the caller's business to stop at a loss that is not finite.
-    return torch.where(weighted.isnan(), weighted, weights)
+    # A NaN is not <= 0 and stays visible: it is the caller's business to stop at a loss that is
+    # not finite.
+    return torch.where(weighted <= 0, 1.0, iou_power * (total / weighted))
 
 
 @torch.no_grad()
