@@ -57,7 +57,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--objects", type=int, default=8, help="in each image")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--evaluation-images", type=int, default=5000)
-    parser.add_argument("--record", type=Path, metavar="FOLDER", help="write a JSON for each table")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="write a JSON for each table, such as loss_cpu.json",
+    )
     args = parser.parse_args(argv)
     unknown = set(args.detectors) - set(detectors.DETECTORS)
     if unknown:
@@ -81,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         ]
         print(tabulate(shown, headers=columns, floatfmt=".3g"), end="\n\n")
         if args.record:
-            name = f"benchmark_{what}_{args.device}"
+            name = f"{what}_{args.device}"
             made = timing.record(
                 name,
                 columns,

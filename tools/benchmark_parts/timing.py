@@ -15,6 +15,9 @@ from typing import NamedTuple
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+# Of columns by name, in tables; of all others {:.2f}.
+FORMATS = {"ms": "{:.3g}", "CPU ms": "{:.3g}", "network, ms": "{:.3g}", "of fvcore": "{:.3f}"}
+FORMATS |= {"peak MiB": "{:.0f}", "seconds": "{:.1f}", "largest difference": "{:.0e}"}
 PACKAGES = ("torch", "torchvision", "fvcore", "triton", "pycocotools", "faster-coco-eval")
 
 
@@ -134,7 +137,8 @@ def record(name: str, columns: list[str], rows: list[list], *, device: str, sett
         "versions": versions,
         "settings": settings,
         "columns": columns,
-        "formats": dict.fromkeys(columns[1:], "{:.3g}"),
+        "formats": {name: FORMATS.get(name, "{:.2f}") for name in columns[1:]},
+        "blank_repeats": columns[0],
         "rows": rows,
     }
 
