@@ -37,7 +37,10 @@ def load_model(detector: str):
     if detector in ("ssd300", "foveabox"):
         return LazyConfig.load(str(CONFIGS / f"common/models/{detector}.py")).model
     if detector == "faster_rcnn":
-        return model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+        model = model_zoo.get_config("common/models/mask_rcnn_fpn.py").model
+        for key in ("mask_in_features", "mask_pooler", "mask_head"):
+            del model.roi_heads[key]  # the objects here have no masks
+        return model
     model = model_zoo.get_config(f"common/models/{detector}.py").model
     if detector == "fcos":
         model.head.norm = ""  # v0.6 fails with the zoo's GN; a head takes no part here
