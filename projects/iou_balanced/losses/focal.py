@@ -7,13 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .checks import (
-    check_exponents,
-    check_flags,
-    check_focal_alpha,
-    check_pos_iou,
-    check_reduction,
-)
+from .checks import check_exponents, check_flags, check_focal_alpha, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
 from .fused.backends import check_backend
 from .fused.elements import own_focal
