@@ -32,6 +32,16 @@ TABLES = {
     "evaluation": (evaluation.rows, evaluation.COLUMNS),
 }
 NOT_SETTINGS = ("what", "record", "device")
+DETECTORS = {"detectors": detectors.DETECTORS, "step": steps.DETECTORS, "all": steps.DETECTORS}
+"""Those that a table can be asked for."""
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a number from 1 on")
+    return number
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -41,9 +51,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("what", choices=[*TABLES, "all"])
     parser.add_argument("detectors", nargs="*", metavar="DETECTOR", help=f"{detectors.DETECTORS}")
-    parser.add_argument("--device", default="cuda" if has_gpu else "cpu")
-    parser.add_argument("--anchors", type=int, default=3_200_000 if has_gpu else 100_000)
-    parser.add_argument("--classes", type=int, default=80)
+    parser.add_argument("--device", default="cuda" if has_gpu else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--anchors", type=positive, default=3_200_000 if has_gpu else 100_000)
+    parser.add_argument("--classes", type=positive, default=80)
     parser.add_argument("--dtype", default="float32", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--amp", choices=["float16", "bfloat16"], help="autocast, of `step`")
     parser.add_argument(
@@ -52,11 +62,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         default=["eager", "compile", "triton"] if has_gpu else ["eager", "compile"],
         choices=["eager", "compile", "triton"],
     )
-    parser.add_argument("--images", type=int, default=8 if has_gpu else 2)
-    parser.add_argument("--size", type=int, default=800 if has_gpu else 640)
-    parser.add_argument("--objects", type=int, default=8, help="in each image")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--evaluation-images", type=int, default=5000)
+    parser.add_argument("--images", type=positive, default=8 if has_gpu else 2)
+    parser.add_argument("--size", type=positive, default=800 if has_gpu else 640)
+    parser.add_argument("--objects", type=positive, default=8, help="in each image")
+    parser.add_argument("--repeats", type=positive, default=15)
+    parser.add_argument("--evaluation-images", type=positive, default=5000)
     parser.add_argument(
         "--record",
         type=Path,
@@ -64,12 +74,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         help="write a JSON for each table, such as loss_cpu.json",
     )
     args = parser.parse_args(argv)
-    unknown = set(args.detectors) - set(detectors.DETECTORS)
-    if unknown:
-        names = ", ".join(detectors.DETECTORS)
-        parser.error(f"unknown detector {sorted(unknown)[0]!r}: choose from {names}")
+    known = DETECTORS.get(args.what, ())
+    for name in args.detectors:
+        if name not in known:
+            choices = f"choose from {', '.join(known)}" if known else "it takes no detectors"
+            parser.error(f"unknown detector {name!r} of `{args.what}`: {choices}")
     if args.device == "cuda" and not has_gpu:
         parser.error("--device cuda: there is no GPU")
+    if args.what in ("slopes", "all") and (args.anchors < 8 or args.classes < 4):
+        parser.error("slopes need three sizes each: --anchors from 8 and --classes from 4 on")
+    if args.record:  # before the minutes of measuring
+        try:
+            args.record.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            parser.error(f"--record {args.record} is no folder, and cannot be one: {e.strerror}")
     return args
 
 
@@ -94,7 +112,6 @@ def main(argv: list[str] | None = None) -> None:
                 device=args.device,
                 settings=f"tools/benchmark.py {what}: {settings}",
             )
-            args.record.mkdir(parents=True, exist_ok=True)
             timing.write(made, args.record / f"{name}.json")
 
 

@@ -47,7 +47,7 @@ from iou_balanced.reproduction import (
 )
 from iou_balanced.reproduction.claims import claims_record
 from iou_balanced.reproduction.listing import list_records, show_experiment, show_table
-from iou_balanced.reproduction.records import Row
+from iou_balanced.reproduction.records import Row, Table
 from iou_balanced.reproduction.run_files import read_json
 from iou_balanced.reproduction.runs import PROFILES
 from iou_balanced.reproduction.server_files import DATA
@@ -56,13 +56,43 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT_OUTPUT = Path("output/reproduction")
 
 
+def chosen_tables(names: list[str]) -> list[Table]:
+    """These tables of the papers; "all": every one.
+
+    Raises:
+        RecordError: there is no such table, nor an experiment of that name.
+    """
+    if names == ["all"]:
+        return all_tables()
+    known = [table.id for table in all_tables()]
+    for name in names:
+        if name not in known:
+            raise RecordError(
+                f"there is no table or experiment {name!r}; there are "
+                f"{', '.join([*known, *all_experiments()])}"
+            )
+    return [find_table(name) for name in names]
+
+
+def own_experiments(args) -> list[str]:
+    """The names that are of experiments.
+
+    Raises:
+        RecordError: there are some, and a profile that they do not have.
+    """
+    own = [name for name in args.tables if name in all_experiments()]
+    if own and args.profile != "full":
+        raise RecordError(f"{own[0]}: the profile {args.profile} is for tables of the papers only")
+    return own
+
+
 def chosen_rows(names: list[str], short_ids: list[str] | None) -> list[Row]:
     """The rows of these tables ("all": of every table), or some of them.
 
     Raises:
         RecordError: there is no such table or row.
     """
-    tables = all_tables() if names == ["all"] else [find_table(name) for name in names]
+    tables = chosen_tables(names)
     if short_ids is None:
         return [row for table in tables for row in table.rows]
     if len(tables) != 1:
@@ -72,7 +102,7 @@ def chosen_rows(names: list[str], short_ids: list[str] | None) -> list[Row]:
 
 def run(args) -> int:
     """Run the rows; 1 where one has failed."""
-    own = [name for name in args.tables if name in all_experiments()]
+    own = own_experiments(args)
     if own and (len(own) != len(args.tables) or (args.rows and len(own) != 1)):
         raise RecordError("give tables of the papers or experiments; --rows are those of one")
     rows = [] if own else chosen_rows(args.tables, args.rows)
@@ -159,13 +189,17 @@ def claims(args) -> None:
 
 def report(args) -> None:
     """Print the report of each table, and write the record of one."""
-    own = [name for name in args.tables if name in all_experiments()]
+    own = own_experiments(args)
     if own:
         if len(args.tables) != 1:
             raise RecordError("one experiment at a time, and no table beside it")
+        if args.intervals:
+            raise RecordError("--intervals is for tables; the report of an experiment has them")
         report_experiment(own[0], args)
         return
-    tables = all_tables() if args.tables in ([], ["all"]) else list(map(find_table, args.tables))
+    if args.page:
+        raise RecordError("--page is for experiments; a table of the papers has none")
+    tables = chosen_tables(args.tables or ["all"])
     if args.json and len(tables) != 1:
         raise RecordError("--json holds the report of one table: name one")
     for table in tables:
@@ -264,11 +298,11 @@ def main(argv: list[str] | None = None) -> int:
         if args.command == "list":
             print(*list_records(), sep="\n")
         elif args.command == "show":
-            own = [name for name in args.tables if name in all_experiments()]
+            own = own_experiments(args)
             for name in own:
                 print(*show_experiment(find_experiment(name), args.output_dir), sep="\n")
             names = [name for name in args.tables if name not in own]
-            for table in all_tables() if names == ["all"] else map(find_table, names):
+            for table in chosen_tables(names):
                 print(*show_table(table, args.profile, args.output_dir), sep="\n")
         elif args.command == "run":
             return run(args)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from iou_balanced.reproduction.experiment_report import (
     experiment_record,
     finished_rows,
 )
-from iou_balanced.reproduction.experiments import load_experiments
+from iou_balanced.reproduction.experiments import load_experiments, refuse_shared_folders
 from iou_balanced.reproduction.run_files import read_json
 from iou_balanced.reproduction.runs import plan_runs
 
@@ -75,6 +76,12 @@ def test_what_there_is_not(ask, message):
         (lambda x: x["experiments"][0]["rows"][0].pop("config"), "config is missing"),
         (lambda x: x["experiments"][0]["rows"].append({}), r"rows\[1\]: id is missing"),
         (lambda x: x["experiments"].append(x["experiments"][0]), "stands twice"),
+        (
+            lambda x: x["experiments"][0]["rows"].append(
+                {"id": "other", "name": "p", "config": "Photos/fcos_lite0_bofl"}
+            ),
+            "rows need an id and a name each",
+        ),
         (lambda x: x["data"]["land"].pop("root"), "data 'land': root is missing"),
         (lambda x: x.update(seeds=3), "unknown key 'seeds'"),
     ],
@@ -100,6 +107,25 @@ def test_a_file_that_is_wrong(tmp_path, change, message):
     file.write_text(json.dumps(content))
     with pytest.raises(RecordError, match=message):
         load_experiments(file)
+
+
+def test_rows_that_would_share_a_folder(tmp_path):
+    """A folder is named by an override's last part, which those of two losses have in common."""
+    one = find_experiment("photos/fod_iou")
+    rows = [
+        dataclasses.replace(one.rows[0], id=part, name=part, overrides=(f"model.{part}.weight=2",))
+        for part in ("cls_loss", "box_loss")
+    ]
+    shared = dataclasses.replace(one, rows=tuple(rows))
+    with pytest.raises(
+        RecordError, match=r"fod_iou/cls_loss and \S*/box_loss would share .*weight"
+    ):
+        refuse_shared_folders([shared])
+    # Two files whose data have one name, and other overrides.
+    longer = dataclasses.replace(one, data_overrides=(*one.data_overrides, "train.max_iter=9"))
+    with pytest.raises(RecordError, match="would share"):
+        refuse_shared_folders([one, longer])
+    refuse_shared_folders(all_experiments().values())
 
 
 # What is made of finished runs.
@@ -185,6 +211,58 @@ def test_the_cost_of_a_row_is_a_multiple_of_the_baselines(finished):
     assert record["runs"][0]["cpu_seconds"] == 100.0
 
 
+def change_record(experiment, folder, **changes):
+    """record.json of the first run of the second row, with other values; None leaves one out."""
+    path = experiment.runs(seeds=1, rows=["both"])[0].folder(folder) / "record.json"
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+    return path
+
+
+def test_a_damaged_record(finished):
+    experiment, folder = finished
+    path = change_record(experiment, folder)
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(RecordError, match=r"seed_0/record\.json is damaged: move it away"):
+        finished_rows(experiment, folder)
+
+
+def test_a_record_of_another_version(finished):
+    experiment, folder = finished
+    change_record(experiment, folder, metrics=None, versions=None)
+    with pytest.raises(
+        RecordError, match=r"record\.json lacks metrics, versions: is it of another"
+    ):
+        finished_rows(experiment, folder)
+
+
+def test_a_run_of_other_overrides_is_not_reported(finished):
+    """Its folder has the name of the row's overrides only, and those of the data set changed."""
+    experiment, folder = finished
+    run = experiment.runs(seeds=1, rows=["both"])[0]
+    change_record(experiment, folder, overrides=run.all_overrides)
+    assert len(finished_rows(experiment, folder)[1].folders) == 2
+    changed = [x.replace("max_iter=900", "max_iter=90") for x in run.all_overrides]
+    change_record(experiment, folder, overrides=changed)
+    match = r"seed_0 holds a run of other overrides \(train.max_iter=90, train.max_iter=900\)"
+    with pytest.raises(RecordError, match=match):
+        finished_rows(experiment, folder)
+
+
+def test_a_record_names_all_versions_and_commits(finished):
+    experiment, folder = finished
+    git = {"commit": "abcdefghij", "modified": True}
+    change_record(experiment, folder, git=git, versions={"torch": "3", "timm": "1"})
+    rows = finished_rows(experiment, folder)
+    analysis = analyze_experiment(experiment, folder, draws=20, permutations=20)
+    record = experiment_record(experiment, rows, analysis)
+    assert record["reported_in"] == ["0123456", "abcdefg-dirty"]
+    assert record["versions"] == {"torch": "2, 3", "timm": "1"}
+    change_record(experiment, folder, git=None)
+    rows = finished_rows(experiment, folder)
+    assert "no clone" in experiment_record(experiment, rows, analysis)["reported_in"]
+
+
 def test_no_baseline_no_report(tmp_path):
     with pytest.raises(RecordError, match="no run of 'plain' has finished"):
         analyze_experiment(find_experiment("photos/fod_iou"), tmp_path)
@@ -210,12 +288,32 @@ def test_the_command_writes_page_and_record(finished, monkeypatch, capsys):
 def test_list_show_and_dry_run_know_them(monkeypatch, capsys, tmp_path):
     assert reproduce(monkeypatch, "list") == 0 and "photos/fod_iou" in capsys.readouterr().out
     assert reproduce(monkeypatch, "show", "photos/bccd_iou") == 0
-    assert "configs/Photos/retinanet_lite0.py" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "configs/Photos/retinanet_lite0.py" in out and "github.com/Shenggan/BCCD_Dataset" in out
     words = ["run", "photos/fod_iou", "--rows", "both", "--seeds", "2", "--dry-run"]
     assert reproduce(monkeypatch, *words, "--output-dir", tmp_path) == 0
     assert capsys.readouterr().out.count("train.seed=") == 2
     code = reproduce(monkeypatch, "run", "photos/fod_iou", "iou/2", "--dry-run")
     assert "give tables of the papers or experiments" in code
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["run", "photos/fodiou"],
+            "no table or experiment 'photos/fodiou'; there are iou/1, .*photos/fod_iou",
+        ),
+        (["show", "photos/fodiou"], "no table or experiment"),
+        (["run", "photos/fod_iou", "--profile", "quick"], "the profile quick is for tables"),
+        (["report", "photos/fod_iou", "--profile", "quick"], "the profile quick is for tables"),
+        (["report", "photos/fod_iou", "--intervals"], "--intervals is for tables"),
+        (["report", "iou/1", "--page", "page"], "--page is for experiments"),
+        (["run", "photos/fod_iou", "--seeds", "0"], "0 seeds"),
+    ],
+)
+def test_what_makes_no_sense_is_said_before_anything_runs(monkeypatch, words, message):
+    assert re.search(message, reproduce(monkeypatch, *words))
 
 
 # Claims.

@@ -3,7 +3,8 @@
 The parts are timed by themselves, interleaved in one run: the network (backbone, neck and heads,
 forward and backward); targets and losses on its predictions, with their gradient; decoding; and
 the counting that gradient accumulation adds. The share is that of the part in the sum of it and
-the network. Milliseconds depend on the machine and its load; the shares are what to quote.
+the network; all of it is processor time on a CPU. Milliseconds depend on the machine and its load;
+the shares are what to quote.
 """
 
 from pathlib import Path
@@ -95,7 +96,7 @@ def benchmark(name: str, args) -> list[list]:
     timings = alternate(steps, args.repeats, args.device, warm_up=1)
     rows = []
     for part in pairs:
-        own, network = timings[part].median, timings[f"{part}, network"].median
+        own, network = (timings[x].cost(args.device) for x in (part, f"{part}, network"))
         rows.append([name, part, own, network, 100 * own / (own + network)])
     return rows
 

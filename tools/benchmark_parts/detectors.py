@@ -159,7 +159,7 @@ def benchmark_heat_maps(args) -> list[list]:
     side = args.size // 4
     logits = torch.randn(args.images, NUM_CLASSES, side, side, device=args.device) - 4
     heatmap = torch.rand_like(logits) ** 8 * (torch.rand_like(logits) < 0.05)
-    heatmap[:, :: NUM_CLASSES // args.objects, side // 2, side // 2] = 1
+    heatmap[:, :: max(NUM_CLASSES // args.objects, 1), side // 2, side // 2] = 1
     table = torch.rand(args.images, NUM_CLASSES, device=args.device) + 0.5
     ours = PenaltyReducedFocalLoss()
     models = {
@@ -199,7 +199,6 @@ def report(detector, models, arguments, logits, deltas, about: str, args) -> lis
                 x.grad = None
             peaks[name] = peak_memory(step, args.device)
     first = next(iter(timings.values()))
-    which = "median" if args.device == "cuda" else "cpu"
     unit = sum(x.numel() * x.element_size() for x in logits)
     print(f"{detector}: {about}")
     return [
@@ -208,7 +207,7 @@ def report(detector, models, arguments, logits, deltas, about: str, args) -> lis
             name,
             t.median,
             t.spread,
-            getattr(t, which) / getattr(first, which),
+            t.cost(args.device) / first.cost(args.device),
             peaks[name] / unit,
         ]
         for name, t in timings.items()

@@ -8,6 +8,7 @@ import io
 import json
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -143,8 +144,14 @@ def rows(args) -> list[list]:
         process = context.Process(target=_in_process, args=arguments)
         process.start()
         theirs.close()
-        found[name] = ours.recv()
+        try:
+            found[name] = ours.recv()
+        except EOFError:  # killed, for memory perhaps
+            found[name] = ""
         process.join()
+        found[name] = found[name] or f"ended with status {process.exitcode}"
+    if isinstance(found["pycocotools"], str):
+        sys.exit(f"error: pycocotools, the reference: {found['pycocotools']}")
     reference = found["pycocotools"][2]
     table = []
     for name, result in found.items():

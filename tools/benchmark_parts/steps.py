@@ -57,10 +57,8 @@ def rows(args) -> list[list]:
                 models[name].zero_grad(set_to_none=True)
                 peaks[name] = peak_memory(step, args.device)
                 models[name].zero_grad(set_to_none=True)
-        which = "median" if args.device == "cuda" else "cpu"
         base = timings["Detectron2's"]
         for name, t in timings.items():
-            ratio = getattr(t, which) / getattr(base, which)
-            interval, peak = t.ratio_interval(base), peaks[name] / 2**20
-            table.append([detector, name, t.median, t.cpu, ratio, interval, peak])
+            ratios, peak = [t.ratio(base), t.ratio_interval(base)], peaks[name] / 2**20
+            table.append([detector, name, t.median, t.cpu, *ratios, peak])
     return table

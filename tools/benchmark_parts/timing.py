@@ -4,6 +4,7 @@ import datetime
 import json
 import math
 import platform
+import shutil
 import statistics
 import subprocess
 import time
@@ -32,16 +33,35 @@ class Timing(NamedTuple):
     calls: tuple[float, ...] = ()
     """Of each call, in their order: processor time on a CPU, else wall time."""
 
-    def ratio_interval(self, base: "Timing") -> list[float]:
-        """About 95% for the median ratio of calls of the same round, by the sign test.
+    def cost(self, device: str) -> float:
+        """What ratios are of: processor time on a CPU, wall time on a GPU.
+
+        Args:
+            device: "cpu" or "cuda".
+        """
+        return self.median if device == "cuda" else self.cpu
+
+    def ratio(self, base: "Timing") -> float:
+        """The median ratio of calls of the same round.
 
         Args:
             base: what is divided by.
         """
-        ratios = sorted(a / b for a, b in zip(self.calls, base.calls, strict=True))
+        return statistics.median(self._ratios(base))
+
+    def ratio_interval(self, base: "Timing") -> list[float]:
+        """At least 95% for `ratio`, by the sign test; empty of too few calls for that.
+
+        Args:
+            base: what is divided by.
+        """
+        ratios = self._ratios(base)
         chances = [math.comb(len(ratios), k) / 2 ** len(ratios) for k in range(len(ratios))]
         left_out = sum(sum(chances[: k + 1]) <= 0.025 for k in range(len(ratios) // 2))
-        return [ratios[max(left_out - 1, 0)], ratios[-max(left_out, 1)]]
+        return [ratios[left_out - 1], ratios[-left_out]] if left_out else []
+
+    def _ratios(self, base: "Timing") -> list[float]:
+        return sorted(a / b for a, b in zip(self.calls, base.calls, strict=True))
 
 
 def alternate(functions: dict[str, Callable], repeats: int, device: str, warm_up: int = 3) -> dict:
@@ -128,7 +148,9 @@ def record(name: str, columns: list[str], rows: list[list], *, device: str, sett
         except metadata.PackageNotFoundError:
             continue
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=7"]
-    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    commit = ""
+    if shutil.which("git"):
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     return {
         "name": name,
         "reported_in": commit or "no clone",

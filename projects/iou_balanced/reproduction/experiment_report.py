@@ -39,17 +39,39 @@ def finished_rows(experiment: Experiment, output_dir: Path) -> list[Finished]:
     Args:
         experiment: of `all_experiments`.
         output_dir: of all runs.
+
+    Raises:
+        RecordError: a record is damaged, of another version, or of a run with other overrides.
     """
     found = []
     for row in experiment.rows:
-        runs = experiment.runs(seeds=MOST_SEEDS, rows=[row.id])
-        folders = [run.folder(output_dir) for run in runs]
-        records = [files.read_json(folder / files.RECORD) for folder in folders]
-        pairs = [(f, r) for f, r in zip(folders, records, strict=True) if r]
+        pairs = []
+        for run in experiment.runs(seeds=MOST_SEEDS, rows=[row.id]):
+            folder = run.folder(output_dir)
+            record = files.read_record(folder)
+            if record is None:
+                continue
+            _check_overrides(record, run.all_overrides, folder)
+            pairs.append((folder, record))
         found.append(
             Finished(row, tuple(f for f, _ in pairs), tuple(record for _, record in pairs))
         )
     return found
+
+
+def _check_overrides(record: Mapping, overrides: Sequence[str], folder: Path) -> None:
+    """A folder's name has the row's overrides only: those of the data set may be others by now.
+
+    Raises:
+        RecordError: they are, or the row's.
+    """
+    had = record.get("overrides", overrides)
+    if list(had) != list(overrides):
+        differ = [x for x in had if x not in overrides] + [x for x in overrides if x not in had]
+        raise RecordError(
+            f"{folder} holds a run of other overrides ({', '.join(differ) or 'in another order'}): "
+            "move it away, or give another output folder"
+        )
 
 
 def analyze_experiment(experiment: Experiment, output_dir: Path, **options) -> Analysis:
@@ -104,10 +126,10 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
     done = [record for x in rows for record in x.records]
     return {
         "name": experiment.id.replace("/", "_"),
-        "reported_in": sorted({record["git"]["commit"][:7] for record in done}),
+        "reported_in": sorted(set(map(_commit, done))),
         "date": max(record["finished"] for record in done)[:10],
         "hardware": sorted({record["hardware"]["cpu"] for record in done}),
-        "versions": done[0]["versions"],
+        "versions": _versions(done),
         "settings": " ".join(experiment.data_overrides),
         "draws": analysis.settings["draws"],
         "confidence": analysis.settings["confidence"],
@@ -140,6 +162,22 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
     }
 
 
+def _commit(record: Mapping) -> str:
+    """As `git describe --dirty` has it."""
+    git = record.get("git")  # None without a clone
+    return f"{git['commit'][:7]}{'-dirty' if git.get('modified') else ''}" if git else "no clone"
+
+
+def _versions(done: Sequence[Mapping]) -> dict[str, str | None]:
+    """{package: version}, of several runs all that there are, in their order."""
+    found: dict[str, list] = {}
+    for record in done:
+        for package, version in record["versions"].items():
+            seen = found.setdefault(package, [])
+            seen += [] if version in seen else [version]
+    return {k: v[0] if len(v) == 1 else ", ".join(map(str, v)) for k, v in found.items()}
+
+
 def _seeds(x: Finished) -> list[str]:
     return [", ".join(str(record["seed"]) for record in x.records) or "-"]
 
@@ -148,7 +186,7 @@ def _cell(x: Finished, metric: str, analysis: Analysis) -> str:
     if not x.records:
         return "not run"
     if x.row.name == analysis.first:
-        return f"{statistics.fmean(r['metrics'][metric] for r in x.records):.1f}"
+        return f"{analysis.runs[analysis.first][metric]['value']:.1f}"
     found = analysis.differences[x.row.name][metric]
     return f"{found['value']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
 

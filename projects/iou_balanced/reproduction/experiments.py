@@ -10,7 +10,7 @@ A row is id, name, config and overrides; the first of an experiment is its basel
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,8 @@ class Experiment:
     """Name of the data set; the profile of its runs."""
     data_title: str
     """What the data set is."""
+    data_source: str
+    """Where it is from."""
     data_overrides: tuple[str, ...]
     """What every config of it gets."""
     planned_seeds: int
@@ -95,7 +97,28 @@ class Experiment:
 def all_experiments() -> dict[str, Experiment]:
     """{"photos/fod_iou": ...}, those that come with the package."""
     files = sorted(FOLDER.glob("*.yaml"))
-    return {one.id: one for file in files for one in load_experiments(file)}
+    found = [one for file in files for one in load_experiments(file)]
+    refuse_shared_folders(found)
+    return {one.id: one for one in found}
+
+
+def refuse_shared_folders(experiments: Iterable[Experiment]) -> None:
+    """See that two runs that would lie in one folder are the same run.
+
+    Args:
+        experiments: of all files.
+
+    Raises:
+        RecordError: they are not; names both and the folder.
+    """
+    known: dict[str, Run] = {}
+    for run in (run for one in experiments for run in one.runs(seeds=1)):
+        other = known.setdefault(run.name, run)
+        if other.all_overrides != run.all_overrides:
+            raise RecordError(
+                f"{other.rows[0]} and {run.rows[0]} would share the folder {run.name}, but have "
+                "other overrides"
+            )
 
 
 def find_experiment(name: str) -> Experiment:
@@ -146,14 +169,16 @@ def _experiment(item: dict, where: str, stem: str, data: dict) -> Experiment:
     text = {"title": str, "source": str, "root": str, "overrides": list, "own": list}
     check_keys(source, place, text, {})
     rows = tuple(_row(row, f"{where}, rows[{i}]") for i, row in enumerate(item["rows"]))
-    if len({row.id for row in rows}) != len(rows) or not rows:
-        raise RecordError(f"{where}: rows need an id each, that stands once")
+    for key in ("id", "name"):  # in a report, rows are told apart by their names
+        if len({getattr(row, key) for row in rows}) != len(rows) or not rows:
+            raise RecordError(f"{where}: rows need an id and a name each, that stand once")
     return Experiment(
         id=f"{stem}/{item['id']}",
         title=item["title"],
         paper=item["paper"],
         data=item["data"],
         data_title=source["title"],
+        data_source=source["source"],
         data_overrides=(
             f"datasets.train.root=datasets/{source['root']}",
             *source["overrides"],

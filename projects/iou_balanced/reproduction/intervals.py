@@ -28,6 +28,9 @@ def write_intervals(
         profile: whose runs, "full" or "quick".
         say: gets a line for each row that is analyzed, or cannot be.
         options: of `iou_balanced.analysis.analyze`.
+
+    Raises:
+        RecordError: a run's record is damaged, or of another version.
     """
     for row in rows:
         if row.config is None:

@@ -37,7 +37,7 @@ def show_experiment(one: Experiment, output_dir: Path) -> Iterator[str]:
         one: the experiment.
         output_dir: of all runs.
     """
-    yield f"{one.id}: {one.title}. On {one.data_title}."
+    yield f"{one.id}: {one.title}. On {one.data_title}; {one.data_source}."
     for row, training in zip(one.rows, one.runs(seeds=1), strict=True):
         yield f"\n{row.id}: {row.name}\n  {shlex.join(command(training, output_dir))}"
 

@@ -52,6 +52,9 @@ def report_rows(table: Table, *, output_dir: Path, profile: str = "full") -> lis
         table: of one of the papers.
         output_dir: of all runs.
         profile: whose runs, "full" or "quick".
+
+    Raises:
+        RecordError: a run's record is damaged, or of another version.
     """
     return [_report_row(row, Path(output_dir), profile) for row in table.rows]
 

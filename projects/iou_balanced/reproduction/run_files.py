@@ -17,8 +17,12 @@ from pathlib import Path
 
 from iou_balanced.files import write_atomically
 
+from .parse import RecordError
+
 RECORD, STARTED, FAILURE, OUTPUT = "record.json", "started.json", "failure.json", "output.txt"
 LOCK = "run.lock"
+NEEDED = {"seed": int, "metrics": dict, "finished": str, "versions": dict, "hardware": dict}
+"""What a report takes from a record."""
 PREFIX = "bbox/"
 
 
@@ -29,6 +33,24 @@ def read_json(file: Path, kind: type = dict) -> dict | list | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, kind) else None
+
+
+def read_record(folder: Path) -> dict | None:
+    """record.json of a finished run; None where there is none.
+
+    Raises:
+        RecordError: it is damaged, or of a version that wrote less; names the file.
+    """
+    file = folder / RECORD
+    if not file.exists():
+        return None
+    record = read_json(file)
+    if record is None:
+        raise RecordError(f"{file} is damaged: move it away, and run again")
+    absent = [key for key, kind in NEEDED.items() if not isinstance(record.get(key), kind)]
+    if absent:
+        raise RecordError(f"{file} lacks {', '.join(absent)}: is it of another version?")
+    return record
 
 
 def write_json(file: Path, content: Mapping) -> None:
@@ -62,9 +84,12 @@ def finished_seeds(folder: Path) -> dict[Path, dict]:
 
     Args:
         folder: of one of them, there or not.
+
+    Raises:
+        RecordError: a record is damaged, or of another version.
     """
     folders = sorted(folder.parent.glob("seed_*"), key=lambda f: (len(f.name), f.name))
-    records = {f: read_json(f / RECORD) for f in folders}
+    records = {f: read_record(f) for f in folders}
     return {f: record for f, record in records.items() if record}
 
 
