@@ -89,3 +89,23 @@ def test_overrides_that_cannot_be_read(opts):
     """The error is said as it came."""
     with pytest.raises(UserError, match=r"^(unknown key|cannot read the override)"):
         main(make_args(opts=opts))
+
+
+PHOTOS = "configs/Photos/retinanet_lite0.py"
+NEEDED = ["datasets.train.root=photos", "model.num_classes=3"]
+
+
+def test_an_override_that_the_config_needs_is_not_to_blame():
+    """Without it nothing is built either, but for another reason."""
+    other = "model.backbone.bottom_up.name=mobilnetv3"
+    error = blamed(PHOTOS, [*NEEDED, other])
+    assert str(error).startswith(f"{other}: model.backbone.bottom_up: timm ")
+
+
+@pytest.mark.parametrize("eval_only", [False, True])
+def test_a_backend_in_the_environment(tmp_path, monkeypatch, eval_only):
+    """One line, before anything is read."""
+    monkeypatch.setenv("IOU_BALANCED_BACKEND", "foo")
+    args = make_args(opts=[f"train.output_dir={tmp_path}"], eval_only=eval_only)
+    with pytest.raises(UserError, match=r"IOU_BALANCED_BACKEND to be one of .* got 'foo'"):
+        main(args)

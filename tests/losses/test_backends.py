@@ -260,10 +260,21 @@ if not IN_INTERPRETER:
 
     def test_no_compiler_and_no_gpu_are_one_warning(monkeypatch):
         monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+        monkeypatch.delenv("CXX", raising=False)
         with pytest.warns(UserWarning, match=r'"compile" cannot be used: .*C\+\+ compiler'):
             assert_equals_reference("compile", "none", SIZES[0])
         with pytest.warns(UserWarning, match='"triton" cannot be used'):
             assert_equals_reference("triton", "none", SIZES[0])
+
+    def test_the_compiler_is_the_one_of_the_environment(monkeypatch):
+        """As torch has it: CXX where it is set, whatever others there are."""
+        levels, labels = make(2, (9, 4))
+        scores = Rows(tuple(levels), labels, Tables())
+        monkeypatch.setattr(compiled.shutil, "which", lambda name: name if "own" in name else None)
+        monkeypatch.setenv("CXX", "/opt/own-g++")
+        assert compiled.why_not(scores, Negatives(2.0)) is None
+        monkeypatch.setattr(compiled.shutil, "which", lambda name: name if name == "g++" else None)
+        assert compiled.why_not(scores, Negatives(2.0)).endswith("and CXX=/opt/own-g++ is none")
 
     def test_the_environment_and_what_is_said(monkeypatch, caplog):
         caplog.set_level(logging.INFO)

@@ -14,6 +14,7 @@ from iou_balanced.formats.image_files import ImageError
 from .checks import instantiate_model, instantiate_optimizer
 from .config import load_config, overridden_keys
 from .errors import UserError
+from .missing import check_missing
 from .node_options import check_nodes
 from .options import shown
 from .tracebacks import log_to_files
@@ -166,8 +167,13 @@ def _text(error: Exception | None) -> str | None:
 def _failure(
     config_file: str, overrides: list[str], *, step: Callable, eval_only: bool
 ) -> Exception | None:
-    """What `step` raises with the config; None where nothing is."""
+    """What `step` raises with the config; None where nothing is.
+
+    Raises:
+        UserError: the overrides cannot be read, or leave a key without the value that it needs.
+    """
     cfg = load_config(config_file, overrides)
+    check_missing(cfg, eval_only=eval_only)
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # a second time the messages would be noise
     try:

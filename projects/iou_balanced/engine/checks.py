@@ -13,6 +13,7 @@ from detectron2.utils.file_io import PathManager
 from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import timm_images_warning
+from iou_balanced.losses.fused.backends import of_environment
 
 from .class_balance import class_balances, lazy_config_key
 from .errors import UserError, is_from
@@ -34,13 +35,15 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
             classes, which are the checkpoint's.
 
     Raises:
-        UserError: a key without a value; a value that makes no sense; no such device; a batch that
+        UserError: a key without a value; a value, or an environment variable, that makes no
+            sense; no such device; a batch that
             the processes or micro-batches cannot share; test images that are not on the model's
             canvas; images of other channels than the model's; a data set that is not there; a
             training set whose classes are not as many as the model's; or a test set with others
             than it.
     """
     check_missing(cfg, eval_only=eval_only)
+    _check_environment()
     check_options(cfg)  # once more: it may have been changed since it was loaded
     check_nodes(cfg)
     if not eval_only:
@@ -66,6 +69,13 @@ def check_config(cfg: DictConfig, *, eval_only: bool = False) -> None:
             )
     if not eval_only:
         check_classes(cfg, training_classes(cfg))
+
+
+def _check_environment() -> None:
+    try:
+        of_environment()
+    except ValueError as e:
+        raise UserError(str(e)) from e
 
 
 def check_output_dir(folder: str) -> None:

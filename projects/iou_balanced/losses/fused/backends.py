@@ -44,6 +44,20 @@ def check_backend(backend: str | None) -> None:
         )
 
 
+def of_environment() -> str:
+    """What IOU_BALANCED_BACKEND says, one of `NAMES`; "auto" where it is not set.
+
+    Raises:
+        ValueError: it says something else.
+    """
+    name = os.environ.get(VARIABLE) or "auto"
+    if name not in NAMES:
+        raise ValueError(
+            f"Expected the environment variable {VARIABLE} to be one of {NAMES}, but got {name!r}"
+        )
+    return name
+
+
 def choose(scores: Rows | HeatMaps, negatives: Negatives, requested: str | None) -> Any:
     """The module with `forward` and `backward` for these scores.
 
@@ -57,12 +71,7 @@ def choose(scores: Rows | HeatMaps, negatives: Negatives, requested: str | None)
     """
     check_backend(requested)
     if requested is None:
-        requested = os.environ.get(VARIABLE) or "auto"
-        if requested not in NAMES:
-            raise ValueError(
-                f"Expected the environment variable {VARIABLE} to be one of {NAMES}, "
-                f"but got {requested!r}"
-            )
+        requested = of_environment()
     name = _automatic(scores) if requested == "auto" else requested
     backend = {"eager": eager, "compile": compiled, "triton": triton_rows}[name]
     reason = backend.why_not(scores, negatives)

@@ -5,6 +5,7 @@ are not. On a CPU the slope is made along with the value, as by the eager backen
 memory binds and not arithmetic, the backward pass computes it again.
 """
 
+import os
 import shutil
 import types
 from collections.abc import Callable
@@ -40,8 +41,11 @@ def why_not(scores: Rows | HeatMaps, negatives: Negatives) -> str | None:
         return _broken
     if logits[0].device.type not in ("cpu", "cuda"):
         return f"it is for a CPU or a GPU of NVIDIA or AMD, but got {logits[0].device}"
-    if logits[0].device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
-        return "torch.compile needs a C++ compiler, and there is none"
+    if logits[0].device.type == "cpu":
+        compilers = [x] if (x := os.environ.get("CXX")) else ["g++", "clang++", "cl"]
+        if not any(map(shutil.which, compilers)):
+            here = f"CXX={x} is none" if x else "there is none"
+            return f"torch.compile needs a C++ compiler, and {here}"
     # A size of 0 or 1 would be compiled in.
     if any(size < 2 for x in logits for size in x.shape[1:-1]) or not logits[0].numel():
         return "a level has fewer than two rows"
