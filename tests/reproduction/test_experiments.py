@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 import runpy
 import sys
@@ -18,6 +19,7 @@ from iou_balanced.reproduction.experiment_report import (
     finished_rows,
 )
 from iou_balanced.reproduction.experiments import load_experiments, refuse_shared_folders
+from iou_balanced.reproduction.numbers import format_difference, rounded
 from iou_balanced.reproduction.run_files import read_json
 from iou_balanced.reproduction.runs import plan_runs
 
@@ -334,6 +336,16 @@ def test_a_claim_is_decided_by_the_interval(sign, low, high, word):
     claim = next(x for x in all_claims() if x.metric == "AP")
     difference = {"value": (low + high) / 2, "low": low, "high": high}
     assert judge(dataclasses.replace(claim, sign=sign), difference) == word
+
+
+def test_an_undefined_interval_decides_nothing():
+    claim = next(x for x in all_claims() if x.metric == "AP")
+    for low in (None, math.nan):
+        assert judge(claim, {"value": 1.0, "low": low, "high": low}) == "undecided"
+    assert format_difference({"value": 1.0, "low": math.nan, "high": math.nan}) == "+1.0"
+    assert format_difference({"value": None, "low": None, "high": None}) == "undefined"
+    assert format_difference({"value": 1.04, "low": -0.46, "high": 2}) == "+1.0 [-0.5, +2.0]"
+    assert rounded(math.nan, 3) is None and rounded(1.23456, 3) == 1.235
 
 
 def test_the_table_of_claims():

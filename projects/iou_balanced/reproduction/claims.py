@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .experiments import FOLDER, find_experiment
+from .numbers import format_difference
 from .parse import RecordError, check_keys, read_yaml
 
 
@@ -49,16 +50,18 @@ def _claims(file) -> list[Claim]:
     return found
 
 
-def judge(claim: Claim, difference: Mapping[str, float]) -> str:
+def judge(claim: Claim, difference: Mapping[str, float | None]) -> str:
     """ "confirmed", "refuted" or "undecided".
 
     Args:
         claim: of `all_claims`.
-        difference: value, low and high, in percent. It decides where its interval leaves out 0.
+        difference: value, low and high, in percent, None where undefined. It decides where its
+            interval leaves out 0.
     """
-    if difference["low"] <= 0 <= difference["high"]:
+    low, high = difference["low"], difference["high"]
+    if low is None or high is None or not (low > 0 or high < 0):
         return "undecided"
-    return "confirmed" if (difference["value"] > 0) == (claim.sign > 0) else "refuted"
+    return "confirmed" if (low > 0) == (claim.sign > 0) else "refuted"
 
 
 def claims_record(load: Callable[[str], Mapping | None]) -> dict:
@@ -78,7 +81,7 @@ def claims_record(load: Callable[[str], Mapping | None]) -> dict:
                 rows.append([claim.text, data, "-", "-", "not run"])
                 continue
             seeds = len([run for run in record["runs"] if run["row"] == claim.row])
-            text = f"{found['value']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+            text = format_difference(found)
             verdict = judge(claim, found)
             if seeds == 1 and verdict != "undecided":
                 verdict = f"{verdict} for one seed, which says little"

@@ -10,6 +10,7 @@ from iou_balanced.analysis.run_folder import read_run_folder
 
 from . import run_files as files
 from .experiments import Experiment, Variation
+from .numbers import format_difference, rounded
 from .parse import RecordError
 
 METRICS = {
@@ -136,7 +137,7 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
         "verdict": analysis.verdict,
         "differences": {
             x.row.id: {
-                metric: {k: round(found[k], 3) for k in ("value", "low", "high")}
+                metric: {k: rounded(found[k], 3) for k in ("value", "low", "high")}
                 for metric, found in analysis.differences[x.row.name].items()
                 if metric in metrics
             }
@@ -187,8 +188,7 @@ def _cell(x: Finished, metric: str, analysis: Analysis) -> str:
         return "not run"
     if x.row.name == analysis.first:
         return f"{analysis.runs[analysis.first][metric]['value']:.1f}"
-    found = analysis.differences[x.row.name][metric]
-    return f"{found['value']:+.1f} [{found['low']:+.1f}, {found['high']:+.1f}]"
+    return format_difference(analysis.differences[x.row.name][metric])
 
 
 def _costs(x: Finished, key: str) -> dict[int, float]:
