@@ -31,6 +31,16 @@ def check_missing(cfg: DictConfig, *, eval_only: bool = False) -> None:
         )
 
 
+def leave_out_missing(cfg: DictConfig) -> None:
+    """Make None of what has no value and an evaluation does not need: "???" cannot be saved.
+
+    Args:
+        cfg: a LazyConfig that `check_missing` has let pass; changed in place.
+    """
+    for key in _missing_keys(OmegaConf.to_container(cfg, resolve=False)):
+        OmegaConf.update(cfg, key, None)
+
+
 def _test_keys_without_value(cfg: DictConfig) -> list[str]:
     """Those of datasets.test that refer to a key of the training set without a value."""
     node = OmegaConf.select(cfg, "datasets.test")

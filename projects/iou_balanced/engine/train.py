@@ -52,6 +52,7 @@ from .loader import (
     read_train_dataset,
 )
 from .logit_adjustment import adjust_for_evaluation
+from .missing import leave_out_missing
 from .periodic_checkpointer import PeriodicCheckpointer
 from .preemption import StopHook
 from .records import RecordWriter
@@ -250,6 +251,7 @@ def main(args) -> dict:
         check_resume(cfg)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
     if args.eval_only:
+        leave_out_missing(cfg)
         return _evaluate(args, cfg)
     with only_run_in(cfg.train.output_dir), full_disk_as_user_error(cfg.train.output_dir):
         _set_up(args, cfg)

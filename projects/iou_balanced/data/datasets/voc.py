@@ -61,6 +61,8 @@ def register_voc_dir(
             only; the name means another data set; another bad argument. When the data is loaded:
             invalid data with on_invalid="error", or no box left.
     """
+    if root is None:  # whose text would be a folder's name
+        raise ValueError("root is None: give the folder")
     # str() and abspath: arguments may come from a config, and "a/" and "./a" are one folder
     root, split = os.path.abspath(os.path.expanduser(str(root))), str(split)
     class_names = as_class_names(class_names)
