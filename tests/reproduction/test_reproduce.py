@@ -105,7 +105,7 @@ def test_dry_run_starts_nothing(stubbed, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["show", "bofl/13"], "error: there is no table 'bofl/13'; there are iou/1"),
+        (["show", "bofl/13"], "error: there is no table or experiment 'bofl/13'; there are iou/1"),
         (["run", "bofl/7", "--rows", "x"], "error: bofl/7 has no row 'x'; it has step, epoch"),
         (["run", "bofl/7", "bofl/8", "--rows", "x"], "error: --rows are those of one table"),
         (["run", "bofl/7", "--seeds", "0"], "error: 0 seeds: give a number from 1 on"),

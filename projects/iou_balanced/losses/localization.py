@@ -176,7 +176,8 @@ class IoUBalancedLocalization(LocalizationLoss):
         elif normalize:
             raise ValueError(
                 "Expected argument `weight` to be a number with normalize=True (Eq. 7 keeps the "
-                "sum in every iteration, so that there is nothing to measure), but got 'auto'"
+                "sum in every iteration, so that there is nothing to measure; with "
+                "normalize=False there is), but got 'auto'"
             )
         # Of "auto"; made in any case, because it checks its arguments.
         self._measurement = WLocMeasurement(
