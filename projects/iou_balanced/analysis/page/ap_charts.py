@@ -34,7 +34,7 @@ def ap_by_threshold(analysis: Analysis) -> Chart:
             band(axes, IOU_THRESHOLDS, *values, index, name)
         axes.set_xlabel("IoU threshold")
         axes.set_ylabel("AP [%]")
-        axes.set_ylim(bottom=0)
+        begin_at_zero(axes)
         finish(axes)
 
     return draw("ap_by_iou", f"AP by IoU threshold: {'; '.join(parts)}.", paint, width=5.4)
@@ -107,7 +107,7 @@ def ap_lost(analysis: Analysis) -> Chart:
             )
         axes.set_yticks(range(len(kinds)), kinds)
         axes.invert_yaxis()
-        axes.set_xlim(left=0)
+        begin_at_zero(axes, axis="x")
         axes.set_xlabel("Points of AP50 that mending it alone would give")
         axes.grid(True, axis="x", linewidth=0.8)
         if len(runs) > 1:  # above: bars may be anywhere
@@ -184,8 +184,23 @@ def band(axes, x, value, low, high, index: int, name: str, *, most: float = 100)
     )
 
 
+def begin_at_zero(axes, *, axis: str = "y", least: float = 1.0) -> None:
+    """From 0 to where the data end, or to `least`: numbers that are all 0 are not magnified.
+
+    Args:
+        axes: after all is drawn.
+        axis: "x" or "y".
+        least: where it ends at the lowest.
+    """
+    ends = getattr(axes, f"get_{axis}lim")()
+    getattr(axes, f"set_{axis}lim")(0, max(*ends, least))
+
+
 def finish(axes) -> None:
-    """Grid, and a legend where there is more than one thing."""
+    """Grid, and a legend where there is more than one thing; the axes of no data go to 1."""
+    if axes.lines and not any(np.isfinite(np.asarray(x.get_ydata())).any() for x in axes.lines):
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.text(0.5, 0.5, "no detections", ha="center", color=MUTED)
     axes.grid(True, linewidth=0.8)
     if len(axes.get_legend_handles_labels()[0]) > 1:
         axes.legend()

@@ -4,7 +4,7 @@ import itertools
 
 from iou_balanced.analysis.data import Analysis
 
-from .ap_charts import band, columns, finish, short
+from .ap_charts import band, begin_at_zero, columns, finish, short
 from .charts import MARKERS, MUTED, Chart, draw, plain, run_color
 from .numbers import is_defined, number
 
@@ -50,7 +50,7 @@ def _share_above(analysis: Analysis, population: str) -> Chart:
         axes.set_xlabel("IoU")
         axes.set_ylabel("Detections of a higher IoU [%]")
         axes.set_title("Localization (Fig. 3b)")
-        axes.set_ylim(bottom=0)
+        begin_at_zero(axes)
         finish(axes)
 
     text = _ends(analysis, population, "share_above")

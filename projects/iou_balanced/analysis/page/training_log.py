@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .ap_charts import finish, short
+from .ap_charts import begin_at_zero, finish, short
 from .charts import MARKERS, Chart, draw, plain, run_color
 from .numbers import is_defined, number
 
@@ -116,7 +116,9 @@ def _line_chart(
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(label)
         axes.set_title(title)
-        axes.set_ylim(bottom=0)
+        values = [x for points in lines.values() for _, x in points if math.isfinite(x)]
+        begin_at_zero(axes, least=1.05 * max(values, default=0) or 1.0)  # no marker is cut off
+        begin_at_zero(axes, axis="x")
         finish(axes)
 
     ends = "; ".join(
