@@ -164,6 +164,13 @@ def test_what_is_not_there(capsys, tmp_path):
     assert status == 1 and "no_such_data_set" in text
 
 
+def test_a_config_that_leaves_the_folder_to_its_user(capsys):
+    """Its number of classes is no matter of the data."""
+    status, text = run(capsys, "--config-file", "configs/Photos/fcos_lite0.py")
+    assert status == 1 and text.startswith("error: datasets.train.root has no value: ")
+    assert "num_classes" not in text
+
+
 def test_the_loader_says_the_same(make_coco, coco_box):
     # One mechanism: what the command counts is what training is told.
     json_file, images = make_coco(annotations=[coco_box(1, 7, 9, (5, 5, 0, 9)), coco_box(2, 5, 2)])

@@ -53,8 +53,10 @@ def _data_sets_of_config(config_file: str, overrides: list[str]) -> list[tuple[s
 
     from iou_balanced.engine.config import load_config
     from iou_balanced.engine.loader import prepare_masks
+    from iou_balanced.engine.missing import check_missing
 
     cfg = load_config(config_file, overrides)
+    check_missing(cfg, below="datasets.")
     prepare_masks(cfg)
     found = []
     for part in ("train", "test"):

@@ -8,18 +8,20 @@ from .errors import UserError
 _OF_TRAINING = ("datasets.train.", "dataloader.train.", "optimizer.", "lr_multiplier.")
 
 
-def check_missing(cfg: DictConfig, *, eval_only: bool = False) -> None:
+def check_missing(cfg: DictConfig, *, eval_only: bool = False, below: str = "") -> None:
     """Refuse a config whose user has not said all that it asks for.
 
     Args:
         cfg: a LazyConfig.
         eval_only: leaves aside what only a training needs; but for a root of the test set that is
             the training set's.
+        below: looks at keys that begin so only.
 
     Raises:
         UserError: a key has no value; names all of them.
     """
     missing = sorted(_missing_keys(OmegaConf.to_container(cfg, resolve=False)))
+    missing = [key for key in missing if key.startswith(below)]
     if eval_only:
         missing = [key for key in missing if not key.startswith(_OF_TRAINING)]
         missing += _test_keys_without_value(cfg)
