@@ -49,7 +49,7 @@ def finished_rows(experiment: Experiment, output_dir: Path) -> list[Finished]:
         pairs = []
         for run in experiment.runs(seeds=MOST_SEEDS, rows=[row.id]):
             folder = run.folder(output_dir)
-            record = files.read_record(folder)
+            record = files.read_record(folder, files.NEEDED | files.CIRCUMSTANCES)
             if record is None:
                 continue
             _check_overrides(record, run.all_overrides, folder)

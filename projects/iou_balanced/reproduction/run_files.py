@@ -21,8 +21,10 @@ from .parse import RecordError
 
 RECORD, STARTED, FAILURE, OUTPUT = "record.json", "started.json", "failure.json", "output.txt"
 LOCK = "run.lock"
-NEEDED = {"seed": int, "metrics": dict, "finished": str, "versions": dict, "hardware": dict}
-"""What a report takes from a record."""
+NEEDED = {"seed": int, "metrics": dict}
+"""What every report takes from a record."""
+CIRCUMSTANCES = {"finished": str, "versions": dict, "hardware": dict}
+"""What a record of an experiment takes from it beside."""
 PREFIX = "bbox/"
 
 
@@ -35,8 +37,12 @@ def read_json(file: Path, kind: type = dict) -> dict | list | None:
     return content if isinstance(content, kind) else None
 
 
-def read_record(folder: Path) -> dict | None:
+def read_record(folder: Path, needed: Mapping[str, type] = NEEDED) -> dict | None:
     """record.json of a finished run; None where there is none.
+
+    Args:
+        folder: of the run.
+        needed: {key: type} of what it has to have.
 
     Raises:
         RecordError: it is damaged, or of a version that wrote less; names the file.
@@ -47,7 +53,7 @@ def read_record(folder: Path) -> dict | None:
     record = read_json(file)
     if record is None:
         raise RecordError(f"{file} is damaged: move it away, and run again")
-    absent = [key for key, kind in NEEDED.items() if not isinstance(record.get(key), kind)]
+    absent = [key for key, kind in needed.items() if not isinstance(record.get(key), kind)]
     if absent:
         raise RecordError(f"{file} lacks {', '.join(absent)}: is it of another version?")
     return record
