@@ -11,13 +11,17 @@ from torch import Tensor
 from .checks import check_exponents
 from .class_tables import ClassWeights
 from .fused.elements import own_quality
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .quality import QualityLoss, quality_loss
+from .value_checks import checks_values
 
 EPS = 1e-7
 """Beside the largest metric of an object, which it is divided by; the authors' number."""
 
 
+@checks_values()
+@own_graph
 def task_aligned_bce_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
