@@ -47,6 +47,8 @@ def task_aligned_bce_loss(
     Gradient flows through |t-hat - s|^gamma, s^gamma and both BCE, as in the authors' code; t-hat
     is a constant, its s included. The paper chooses positives by t too, and weighs the box loss by
     t-hat, after some epochs of focal loss; here positives are the detector's own, from the start.
+    The authors divide the sum by that of t-hat; a detector here divides by the positives' number,
+    which is larger.
 
     Args:
         pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.
