@@ -174,7 +174,7 @@ def test_a_box_head_says_how_it_takes_sigmoid_losses():
         ({"cls": "vari_focal"}, r"`cls` to be one of \['focal', .*but got 'vari_focal'"),
         ({"cls": "iou_balanced_focal", "eta": None}, r"`eta` to be a number with cls='iou_bal"),
         ({"cls": "varifocal", "eta": -1}, r"`eta` to be at least 0, but got -1"),
-        ({"correlation": -0.1}, r"`weight` to be at least 0, but got -0.1"),
+        ({"correlation": -0.1}, r"`correlation` to be at least 0, but got -0.1"),
     ],
 )
 def test_bad_arguments_change_nothing(arguments, message):
