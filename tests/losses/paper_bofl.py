@@ -230,7 +230,7 @@ def equalization_loss(logits, labels, tail, *, tail_background=1.0, **focal_args
 
 
 def quality_focal(logits, labels, ious, weights=None, *, beta=2.0):
-    """arXiv 2006.04388, Eq. 4: the target is the IoU in a positive's own column, 0 elsewhere."""
+    """arXiv 2006.04388, Eq. 2: the target is the IoU in a positive's own column, 0 elsewhere."""
     targets = dict(zip(_positives(labels, logits.shape[2]), map(float, ious), strict=True))
     terms = []
     for n, r, k in _focal_terms(logits, labels, None, -1, 0.0):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .checks import check_counts, check_flags
+from .fused.graphs import own_graph
 from .iou_weights import all_reduce_sum
 
 
@@ -65,6 +66,7 @@ class ClassStatistics(nn.Module):
                 f"those of {self.num_classes}"
             )
 
+    @own_graph
     @torch.no_grad()
     def add(self, sums: Tensor) -> None:
         """Take in one call of the loss: an iteration, or within `whole_batch` a part of one.

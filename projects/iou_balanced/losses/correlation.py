@@ -21,10 +21,12 @@ from .checks import (
 from .class_tables import ClassWeights
 from .correlation_coefficients import COEFFICIENTS
 from .focal import SigmoidFocalLoss
+from .fused.graphs import own_graph
 from .gathering import gather_rows
 from .heatmap_focal import IoUBalancedPenaltyReducedFocalLoss, PenaltyReducedFocalLoss
 from .sigmoid_scores import RowScores
 from .soft_ranks import soft_ranks
+from .value_checks import checks_values
 
 REDUCTIONS = ("sum", "mean")
 STRENGTH = 0.01
@@ -32,6 +34,8 @@ STRENGTH = 0.01
 numbers, but for a constant: their Spearman is Pearson."""
 
 
+@checks_values()
+@own_graph
 def correlation_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

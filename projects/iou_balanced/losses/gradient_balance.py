@@ -14,8 +14,10 @@ from .class_statistics import ClassStatistics, gradient_ratio
 from .class_tables import ClassWeights, expand_tables, multiply_tables
 from .fused.backends import check_backend
 from .fused.elements import focal_slope, own_focal
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .sigmoid_scores import RowScores
+from .value_checks import checks_values
 
 
 class ClassFactors(NamedTuple):
@@ -55,6 +57,8 @@ def check_by_class(name: str, numbers: Tensor, num_classes: int) -> None:
         )
 
 
+@checks_values()
+@own_graph
 def class_balanced_focal(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

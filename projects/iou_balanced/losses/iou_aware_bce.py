@@ -9,10 +9,14 @@ from torch import Tensor
 
 from .checks import check_exponents, check_flags, check_fraction
 from .class_tables import ClassWeights
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .quality import QualityLoss, quality_loss, soft_target_loss
+from .value_checks import checks_values
 
 
+@checks_values()
+@own_graph
 def iou_aware_bce_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
@@ -34,9 +38,9 @@ def iou_aware_bce_loss(
     every other one p^gamma BCE(p, 0). The paper's weights by rank among the several matches of an
     object belong to its matching, and are not here.
 
-    Gradient flows through both BCE and through p^gamma, as in the authors' code; t is a constant,
-    its p included, and is at least `least_target`. Other code takes p^gamma as a constant too:
-    `detached`.
+    Gradient flows through both BCE and through p^gamma, as in the authors' code and those of
+    LW-DETR and RF-DETR; t is a constant, its p included, and is at least `least_target`. With
+    `detached` p^gamma is a constant too, as RT-DETR has it in varifocal loss.
 
     Args:
         pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.

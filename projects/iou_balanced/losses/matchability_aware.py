@@ -9,10 +9,14 @@ from torch import Tensor
 
 from .checks import check_exponents, check_flags, check_non_negative
 from .class_tables import ClassWeights
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .quality import QualityLoss, quality_loss, soft_target_loss
+from .value_checks import checks_values
 
 
+@checks_values()
+@own_graph
 def matchability_aware_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

@@ -1,4 +1,4 @@
-"""Quality focal loss (Generalized focal loss, arXiv 2006.04388, Eq. 4).
+"""Quality focal loss (Generalized focal loss, arXiv 2006.04388, Eq. 2).
 
 Shapes: K foreground classes, P positives; logits (..., K), labels (...,).
 """

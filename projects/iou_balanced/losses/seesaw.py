@@ -15,6 +15,7 @@ from .class_statistics import ClassStatistics, count_by_class
 from .class_tables import ClassWeights
 from .cross_entropy import cross_entropy_terms, sample_weights
 from .gradient_balance import check_by_class, scores_shape
+from .value_checks import checks_values
 
 
 def _check(p: float, q: float, eps: float, reduction: str) -> None:
@@ -56,6 +57,7 @@ def seesaw_log_factors(
     return factors.scatter_(1, classes.unsqueeze(1), 0.0)
 
 
+@checks_values(background_column=True)
 def seesaw_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,

@@ -11,13 +11,17 @@ from torch import Tensor
 from .checks import check_exponents
 from .class_tables import ClassWeights
 from .fused.elements import own_quality
+from .fused.graphs import own_graph
 from .fused.negatives import Negatives
 from .quality import QualityLoss, quality_loss
+from .value_checks import checks_values
 
 EPS = 1e-7
 """Beside the largest metric of an object, which it is divided by; the authors' number."""
 
 
+@checks_values()
+@own_graph
 def task_aligned_bce_loss(
     pred_logits: Tensor | Sequence[Tensor],
     gt_labels: Tensor,
@@ -43,6 +47,8 @@ def task_aligned_bce_loss(
     Gradient flows through |t-hat - s|^gamma, s^gamma and both BCE, as in the authors' code; t-hat
     is a constant, its s included. The paper chooses positives by t too, and weighs the box loss by
     t-hat, after some epochs of focal loss; here positives are the detector's own, from the start.
+    The authors divide the sum by that of t-hat; a detector here divides by the positives' number,
+    which is larger.
 
     Args:
         pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.

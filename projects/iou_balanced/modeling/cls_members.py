@@ -75,12 +75,14 @@ def check_member(name: str | None, family: Family, detector: str, correlation: A
         reason = "it classifies by softmax, which has one term for all classes of a row: no class "
         reason += "has a score with a target of its own"
         if name in CLASS_MEMBERS:
-            instead = (
-                "a box head takes it by two overrides, use_sigmoid_ce=True, which Detectron2's "
-            )
-            instead += "main branch has, and cls_loss._target_"
+            instead = "RetinaNet, FCOS and FoveaBox take it, and the box head of an R-CNN does by "
+            instead += "two overrides, use_sigmoid_ce=True, which Detectron2's main branch has, "
+            instead += "and cls_loss._target_"
     else:
         reason = "it learns heat maps, whose targets around a centre are none of an IoU"
+        if name in CLASS_MEMBERS or name == "seesaw":
+            reason = "it learns heat maps, and these losses count elements of class labels"
+            instead = "classes are weighed by `class_balance`"
     if name not in allowed:
         raise ValueError(
             f"Expected argument `cls` to be {' or '.join(map(repr, allowed))} for {detector}, "

@@ -104,6 +104,25 @@ def test_heat_maps_refuse_with_the_reason(name):
         balance(small_centernet(), cls=name)
 
 
+@pytest.mark.parametrize("name", CLASS_MEMBERS)
+def test_ssd_is_told_who_takes_a_loss_for_sigmoids(name):
+    with pytest.raises(ValueError, match="RetinaNet, FCOS and FoveaBox take it, and the box head"):
+        balance(small_ssd(), cls=name)
+
+
+@pytest.mark.parametrize("name", [*CLASS_MEMBERS, "seesaw"])
+def test_heat_maps_have_class_weights_instead(name):
+    with pytest.raises(ValueError, match=r"class labels .classes are weighed by `class_balance`"):
+        balance(small_centernet(), cls=name)
+
+
+def test_a_negative_correlation_is_named_as_it_was_given():
+    with pytest.raises(ValueError, match="`correlation` to be at least 0, but got -1"):
+        balance(small_retinanet(), correlation=-1)
+    with pytest.raises(ValueError, match=r"`MODEL.IOU_BALANCED.CORRELATION` to be at least 0"):
+        yaml_losses(CORRELATION=-1.0)
+
+
 def test_cross_entropy_is_the_softmax_detectors_own():
     plain, weighted = (balance(small_ssd(), cls="cross_entropy", **x) for x in ({}, {"eta": 1.0}))
     assert plain.cls_loss._target_ is SoftmaxCrossEntropyLoss
@@ -155,7 +174,7 @@ def test_a_box_head_says_how_it_takes_sigmoid_losses():
         ({"cls": "vari_focal"}, r"`cls` to be one of \['focal', .*but got 'vari_focal'"),
         ({"cls": "iou_balanced_focal", "eta": None}, r"`eta` to be a number with cls='iou_bal"),
         ({"cls": "varifocal", "eta": -1}, r"`eta` to be at least 0, but got -1"),
-        ({"correlation": -0.1}, r"`weight` to be at least 0, but got -0.1"),
+        ({"correlation": -0.1}, r"`correlation` to be at least 0, but got -0.1"),
     ],
 )
 def test_bad_arguments_change_nothing(arguments, message):

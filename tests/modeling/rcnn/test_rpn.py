@@ -18,6 +18,8 @@ from iou_balanced.losses import (
     IoUBalancedFocalLoss,
     IoUBalancedGIoULoss,
     IoUBalancedSmoothL1Loss,
+    PenaltyReducedFocalLoss,
+    SeesawLoss,
     SigmoidFocalLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropyLoss,
@@ -221,10 +223,16 @@ def test_a_yaml_config_gives_the_stock_losses():
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("loss", [SoftmaxCrossEntropyLoss, IoUBalancedCrossEntropyLoss])
+    @pytest.mark.parametrize(
+        "loss", [SoftmaxCrossEntropyLoss, IoUBalancedCrossEntropyLoss, SeesawLoss]
+    )
     def test_a_softmax_loss(self, loss):
         with pytest.raises(ValueError, match=f"`cls_loss` to be a sigmoid loss.*{loss.__name__}"):
             make_rpn(cls_loss=LazyCall(loss)())
+
+    def test_a_loss_of_heat_maps(self):
+        with pytest.raises(ValueError, match=r"`cls_loss` to be a loss of class labels.*Penalty"):
+            make_rpn(cls_loss=LazyCall(PenaltyReducedFocalLoss)())
 
     def test_a_loss_that_gives_no_sum(self):
         for name, loss in (("cls_loss", SigmoidFocalLoss), ("box_loss", SmoothL1Loss)):

@@ -137,7 +137,8 @@ def balance(
             "iou_balanced_focal", "quality_focal", "varifocal", "matchability_aware",
             "iou_aware_bce" or "task_aligned". An `eta` that is a number balances it by IoU on
             top; "paper" does so for "iou_balanced_focal" only. Or one for rare classes, without
-            `eta`: "equalized_focal", "equalization_v2", which keep the detector's alpha and gamma.
+            `eta`: "equalized_focal", which keeps the detector's alpha and gamma, and
+            "equalization_v2", which keeps its gamma.
             For RetinaNet, FCOS and FoveaBox. SSD and the R-CNNs take "cross_entropy" and "seesaw".
             None keeps the kind that the config has.
         correlation: weight of a `iou_balanced.losses.CorrelationLoss` that is added; None for none.

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 from iou_balanced.losses import CorrelationLoss
+from iou_balanced.losses.checks import check_non_negative
 from iou_balanced.modeling.cls_members import check_member, member_call
 from iou_balanced.modeling.loss_families import CLS_FAMILIES, CROSS_ENTROPY, Family, family_of
 
@@ -86,6 +87,7 @@ def _with_correlation(
     """The loss, inside of a correlation loss where there is a weight of one."""
     if correlation is None:
         return call
+    check_non_negative(correlation=correlation)
     arguments = {"weight": correlation, "across_processes": across_processes}
     CorrelationLoss(**arguments)
     return LazyCall(CorrelationLoss)(loss=call, **arguments)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iou_balanced.losses import (
     IoUBalancedCrossEntropyLoss,
+    SeesawLoss,
     SigmoidFocalLoss,
     SoftmaxCrossEntropyLoss,
 )
@@ -97,7 +98,7 @@ class BalancedRPN(RPN):
             self.cls_loss,
             self.box_loss,
             box2box_transform,
-            refused=(SoftmaxCrossEntropyLoss, IoUBalancedCrossEntropyLoss),
+            refused=(SoftmaxCrossEntropyLoss, IoUBalancedCrossEntropyLoss, SeesawLoss),
             reason="a sigmoid loss, because RPN has one column (object or not)",
         )
         self.state_checked = False

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from iou_balanced.modeling.loss_families import box_family, check_modules
+from iou_balanced.modeling.loss_families import box_family, check_cls_loss, check_modules
 from iou_balanced.modeling.loss_state import warn_if_state_was_lost
 
 
@@ -24,13 +24,15 @@ def check_losses(
         reason: what is asked for instead; continues the error's "to be".
 
     Raises:
-        ValueError: a loss is no module, is one of these or gives no sum, or the boxes are rotated.
+        ValueError: a loss is no module, is one of these or of heat maps, or gives no sum, or the
+            boxes are rotated.
     """
     check_modules(cls_loss=cls_loss, box_loss=box_loss)
     if isinstance(cls_loss, refused):
         raise ValueError(
             f"Expected argument `cls_loss` to be {reason}, but got {type(cls_loss).__name__}"
         )
+    check_cls_loss(cls_loss, on_heatmaps=False, by_softmax=True)
     if getattr(cls_loss, "needs_pos_object", False):
         raise ValueError(
             "Expected argument `cls_loss` to be a loss that needs no objects, because the sampled "

@@ -4,6 +4,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from iou_balanced.losses import CorrelationLoss
+from iou_balanced.losses.checks import check_non_negative
 from iou_balanced.losses.localization import MEASURE_ITERATIONS
 from iou_balanced.modeling.cls_members import check_member, member_call
 from iou_balanced.modeling.loss_families import FOCAL, Family, box_family
@@ -112,6 +113,7 @@ def make_losses(
         }
     made = _member(node, cls_family, cls_arguments) or cls_loss(**cls_arguments)
     if node is not None and node.get("CORRELATION"):
+        check_non_negative(**{"MODEL.IOU_BALANCED.CORRELATION": node.CORRELATION})
         made = CorrelationLoss(
             loss=made, weight=node.CORRELATION, across_processes=node.ACROSS_PROCESSES
         )
