@@ -53,10 +53,11 @@ from .loader import (
 )
 from .logit_adjustment import adjust_for_evaluation
 from .periodic_checkpointer import PeriodicCheckpointer
-from .preemption import StopHook
+from .preemption import StopHook, stop_before_training, stop_signals
 from .records import RecordWriter
 from .repeat_sampling import repeat_columns
 from .report import write_report
+from .resumed_state import check_iterations
 from .run_lock import only_run_in
 from .scaling import scale_to_batch_size
 from .seeding import SeedHook
@@ -212,6 +213,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
         checkpointer.resume_or_load("", resume=True)
         # The checkpoint stores the iteration that was just finished.
         start_iter = trainer.iter + 1
+        check_iterations(start_iter, cfg.train.max_iter, "train.max_iter")
     else:
         if checkpointer.has_checkpoint():
             raise UserError(
@@ -223,6 +225,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     loader.start, loader.seed = start_iter, seeding.seed
     if main and counts is not None:
         counts.save(counts_file)
+    stop_before_training()
     trainer.train(start_iter, cfg.train.max_iter)
     return trainer
 
@@ -251,7 +254,8 @@ def main(args) -> dict:
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
     if args.eval_only:
         return _evaluate(args, cfg)
-    with only_run_in(cfg.train.output_dir), full_disk_as_user_error(cfg.train.output_dir):
+    folder = cfg.train.output_dir
+    with stop_signals(), full_disk_as_user_error(folder), only_run_in(folder):
         _set_up(args, cfg)
         do_train(args, cfg)
         write_report(cfg)
