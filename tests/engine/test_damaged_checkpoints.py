@@ -113,6 +113,22 @@ def test_every_flipped_byte_of_the_content_is_found(tmp_path):
     assert problem_of(path) is None
 
 
+def test_no_flipped_bit_of_the_directory_ends_the_search(tmp_path):
+    """There, bits ask for a password, for another compression or for places out of the file."""
+    path = tmp_path / "model_0000001.pth"
+    torch.save({"model": {"w": torch.arange(4.0)}}, path)
+    whole = path.read_bytes()
+    problems = set()
+    for place in range(whole.index(b"PK\1\2"), len(whole)):
+        for bit in (0x01, 0x08):
+            content = bytearray(whole)
+            content[place] ^= bit
+            path.write_bytes(content)
+            problems.add(problem_of(path))
+    assert any("encrypted" in str(x) for x in problems)
+    assert any("decompressing" in str(x) for x in problems)
+
+
 def test_a_damaged_final_or_best_checkpoint(small, tmp_path, log):
     """Their names do not tell how new they are."""
     for name in ("model_final.pth", "model_best.pth"):
