@@ -12,7 +12,6 @@ from detectron2.engine import create_ddp_model, default_setup, default_writers, 
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import register_weights_handler
@@ -62,6 +61,7 @@ from .run_lock import only_run_in
 from .scaling import scale_to_batch_size
 from .seeding import SeedHook
 from .targets import accepts
+from .tracebacks import set_up_logs
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -243,8 +243,7 @@ def main(args) -> dict:
     register_weights_handler()  # a config saved as yaml cannot do it itself
     cfg = load_config(args.config_file, args.opts)
     check_output_dir(cfg.train.output_dir)
-    # Detectron2 sets up its own logger only.
-    setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
+    set_up_logs(cfg.train.output_dir)
     warn_of_kept_arguments(cfg, args.opts)
     set_debug(True if cfg.train.check_values else None)
     prepare_masks(cfg)
@@ -252,9 +251,10 @@ def main(args) -> dict:
     if args.resume and not args.eval_only:
         check_resume(cfg)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
-    if args.eval_only:
-        return _evaluate(args, cfg)
     folder = cfg.train.output_dir
+    if args.eval_only:
+        with full_disk_as_user_error(folder, then="start again"):
+            return _evaluate(args, cfg)
     with stop_signals(), full_disk_as_user_error(folder), only_run_in(folder):
         _set_up(args, cfg)
         do_train(args, cfg)
