@@ -1,9 +1,6 @@
 """What a resume makes of damaged, missing and half-written checkpoints, and of a full disk."""
 
-import contextlib
-import logging
 import os
-import resource
 import shutil
 import signal
 
@@ -14,10 +11,10 @@ from torch import nn
 from iou_balanced.engine import UserError, main
 from iou_balanced.engine.checkpoint import Checkpointer
 from iou_balanced.engine.checkpoint_files import checkpoints_in, problem_of
-from iou_balanced.engine.checks import check_config
 from iou_balanced.engine.periodic_checkpointer import PeriodicCheckpointer
 
-from .helpers import load_checkpoint, make_args, tiny_config
+from .helpers import load_checkpoint, make_args
+from .test_full_disk import full_disk
 
 OPTS = ["train.seed=1", "train.best_checkpoint.metric=total_loss", "train.best_checkpoint.mode=min"]
 OPTS += ["train.max_iter=6", "train.checkpointer.period=2", "dataloader.evaluator=null"]
@@ -238,31 +235,6 @@ def test_the_only_whole_checkpoint_stays_until_there_is_another(small, tmp_path,
     assert problem_of(tmp_path / "model_0000019.pth") is None
     periodic.step(29)
     assert numbers(tmp_path) == [29] and problem_of(tmp_path / "model_0000029.pth") is None
-
-
-@contextlib.contextmanager
-def full_disk(size):
-    """No file can be longer than `size` bytes."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_disk_that_is_full_at_the_start_is_one_line(tmp_path, capsys):
-    """Of the run: neither its lock nor the log adds a traceback."""
-    check_config(tiny_config())  # makes the data
-    args = make_args(opts=[*OPTS, f"train.output_dir={tmp_path}"])
-    with full_disk(0), pytest.raises(UserError, match=r"could not be written \(File too large\)"):
-        main(args)
-    for _ in range(2):
-        with full_disk(0):
-            logging.getLogger("iou_balanced").warning("a line of the log")
-    assert "Logging error" not in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(small, tmp_path):
