@@ -63,6 +63,23 @@ def test_a_set_of_bad_images_ends():
         mapper({"file_name": "b.jpg"})
 
 
+def test_the_one_good_image_is_found():
+    """Wherever it is, also where the one to replace would be its own replacement."""
+    for name in "bd":
+        for dataset in (records("ab"), records("ba"), records("bad"), records("bdbda")):
+            output = training_mapper(read, dataset, "skip")({"file_name": f"{name}.jpg"})
+            assert output["file_name"] == "a.jpg"
+
+
+def test_a_folder_of_bad_images_in_a_row(monkeypatch):
+    """As of a copy that was broken off: the images beside a bad one are bad too."""
+    bad = [f"{i}.jpg" for i in range(500)]
+    monkeypatch.setitem(globals(), "BAD", set(bad))
+    mapper = training_mapper(read, records(range(1000)), "skip")
+    taken = [mapper({"file_name": name})["file_name"] for name in bad[::5]]
+    assert not set(taken) & set(bad) and len(set(taken)) > 50
+
+
 def test_mistakes_in_the_mapper_are_never_skipped():
     mapper = training_mapper(lambda record: record["no such key"], records(), "skip")
     with pytest.raises(KeyError):

@@ -1,7 +1,6 @@
 """What a resume makes of damaged, missing and half-written checkpoints, and of a full disk."""
 
 import os
-import resource
 import shutil
 import signal
 
@@ -15,6 +14,7 @@ from iou_balanced.engine.checkpoint_files import checkpoints_in, problem_of
 from iou_balanced.engine.periodic_checkpointer import PeriodicCheckpointer
 
 from .helpers import load_checkpoint, make_args
+from .test_full_disk import full_disk
 
 OPTS = ["train.seed=1", "train.best_checkpoint.metric=total_loss", "train.best_checkpoint.mode=min"]
 OPTS += ["train.max_iter=6", "train.checkpointer.period=2", "dataloader.evaluator=null"]
@@ -111,6 +111,22 @@ def test_every_flipped_byte_of_the_content_is_found(tmp_path):
         assert problem_of(path), place
     path.write_bytes(whole)
     assert problem_of(path) is None
+
+
+def test_no_flipped_bit_of_the_directory_ends_the_search(tmp_path):
+    """There, bits ask for a password, for another compression or for places out of the file."""
+    path = tmp_path / "model_0000001.pth"
+    torch.save({"model": {"w": torch.arange(4.0)}}, path)
+    whole = path.read_bytes()
+    problems = set()
+    for place in range(whole.index(b"PK\1\2"), len(whole)):
+        for bit in (0x01, 0x08):
+            content = bytearray(whole)
+            content[place] ^= bit
+            path.write_bytes(content)
+            problems.add(problem_of(path))
+    assert any("encrypted" in str(x) for x in problems)
+    assert any("decompressing" in str(x) for x in problems)
 
 
 def test_a_damaged_final_or_best_checkpoint(small, tmp_path, log):
@@ -224,15 +240,8 @@ def test_the_only_whole_checkpoint_stays_until_there_is_another(small, tmp_path,
 def test_a_full_disk_is_one_line_and_leaves_nothing(small, tmp_path):
     """As a limit to the size of a file, which the system answers in the same way."""
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(UserError) as error:
-            small.save("model_0000029", iteration=29)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(1000), pytest.raises(UserError) as error:
+        small.save("model_0000029", iteration=29)
     message = str(error.value)
     assert message.startswith(f"{tmp_path}/model_0000029.pth could not be written (File too large)")
     assert "make room, and go on with --resume" in message and "\n" not in message
@@ -276,6 +285,17 @@ def test_a_damaged_best_checkpoint_is_not_the_best(finished, tmp_path, log):
     main(make_args(opts=opts, resume=True))
     assert "model_best.pth is given up: it is damaged" in log()
     assert problem_of(folder / "model_best.pth") is None
+
+
+def test_the_best_by_another_metric_is_kept(finished, tmp_path, log):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    before = (folder / "model_best.pth").read_bytes()
+    opts = [*OPTS, "train.eval_period=2", "train.max_iter=8", f"train.output_dir={folder}"]
+    main(make_args(opts=[*opts, "train.best_checkpoint.metric=loss_cls"], resume=True))
+    assert (folder / "best_total_loss.pth").read_bytes() == before
+    assert "model_best.pth is the best by total_loss, which is not loss_cls" in log()
+    assert load_checkpoint(folder, "model_best.pth")["best"]["metric"] == "loss_cls"
 
 
 def test_the_best_value_is_in_its_file(finished):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from iou_balanced.engine import main, preemption
+from iou_balanced.engine.loader import read_train_dataset
 from iou_balanced.engine.trainer import Trainer
 
 from .helpers import load_checkpoint, make_args
@@ -79,6 +80,24 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path, monkeypatch):
     os.kill(process, signal.SIGUSR1)
     assert end_of(process) == -signal.SIGUSR1
     assert not list(tmp_path.glob("model_*.pth"))
+
+
+def test_a_signal_while_the_data_are_read(tmp_path, monkeypatch):
+    """There is nothing to save, and nothing of it is in the way of the next start."""
+
+    def read(cfg):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return read_train_dataset(cfg)
+
+    monkeypatch.setattr("iou_balanced.engine.train.read_train_dataset", read)
+    args = make_args(opts=[*OPTS, "train.max_iter=1", f"train.output_dir={tmp_path}"])
+    with pytest.raises(SystemExit) as e:
+        main(args)
+    assert e.value.code == 75 and not list(tmp_path.glob("model_*.pth"))
+    monkeypatch.undo()
+    args.resume = True
+    main(args)
+    assert (tmp_path / "model_final.pth").exists()
 
 
 def test_a_signal_in_the_last_iteration_lets_the_run_end(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from iou_balanced.engine import main
-from iou_balanced.engine.records import RecordWriter, cut_metrics, set_metrics_aside
+from iou_balanced.engine.records import RecordWriter, append_record, cut_metrics, set_metrics_aside
 from iou_balanced.engine.trainer import Trainer
 
 from .helpers import make_args, read_metrics
@@ -37,6 +37,15 @@ def test_a_torn_line_is_left_out(tmp_path, tail):
     path = write(tmp_path / "metrics.json", {"iteration": 8}, tail=tail)
     assert cut_metrics(path, 10) == [{"iteration": 8}]
     assert path.read_text() == '{"iteration": 8}\n'
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"iteration": 9, "total'])
+def test_a_record_has_a_line_of_its_own(tmp_path, tail):
+    path = write(tmp_path / "metrics.json", {"iteration": 8}, tail=tail)
+    append_record(path, {"bbox/AP": 2.0})
+    assert path.read_bytes().splitlines()[-1] == b'{"bbox/AP": 2.0}'
+    append_record(tmp_path / "new.json", {"bbox/AP": 2.0})
+    assert (tmp_path / "new.json").read_text() == '{"bbox/AP": 2.0}\n'
 
 
 def test_evaluations_of_other_checkpoints_stay(tmp_path):

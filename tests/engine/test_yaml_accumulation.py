@@ -27,6 +27,7 @@ def config(yaml_config):
 def step(cfg, steps):
     """How one SGD iteration of all four photos changes the weights; the logged losses."""
     cfg.SOLVER.ACCUMULATION_STEPS, cfg.SOLVER.IMS_PER_BATCH = steps, 4
+    cfg.OUTPUT_DIR = f"{cfg.OUTPUT_DIR}/{steps}"
     seed_all_rng(3)
     trainer = BalancedDefaultTrainer(cfg)
     assert trainer.cfg.SOLVER.IMS_PER_BATCH == 4

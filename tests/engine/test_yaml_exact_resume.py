@@ -8,7 +8,7 @@ import pytest
 import torch
 from detectron2.data import build_detection_train_loader
 
-from iou_balanced.engine import BalancedDefaultTrainer
+from iou_balanced.engine import BalancedDefaultTrainer, UserError
 
 from .runs import differing, records
 from .yaml_photos import train
@@ -77,3 +77,26 @@ def test_a_signal_writes_a_checkpoint(yaml_config, tmp_path):
     resumed = BalancedDefaultTrainer(yaml_config)
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 1
+
+
+def test_another_run_in_the_folder_is_kept(yaml_config, tmp_path):
+    """Its files would be mixed with the new run's, and the newest of both be resumed."""
+    yaml_config.merge_from_list(["SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()])
+    train(yaml_config)
+    before = {p: p.read_bytes() for p in tmp_path.glob("*.pth")} | {0: metrics(tmp_path)}
+    trainer = BalancedDefaultTrainer(yaml_config)
+    trainer.resume_or_load(resume=False)
+    with pytest.raises(UserError, match=r"holds a run \(.*model_final\.pth\): resume_or_load\(res"):
+        trainer.train()
+    assert {p: p.read_bytes() for p in tmp_path.glob("*.pth")} | {0: metrics(tmp_path)} == before
+    yaml_config.SOLVER.MAX_ITER = 3
+    train(yaml_config, resume=True)
+    yaml_config.SOLVER.MAX_ITER = 2
+    trainer = BalancedDefaultTrainer(yaml_config)
+    trainer.resume_or_load(resume=True)
+    with pytest.raises(UserError, match=r"^SOLVER\.MAX_ITER=2: the run that is resumed has 3 iter"):
+        trainer.train()
+
+
+def metrics(folder):
+    return (folder / "metrics.json").read_bytes()

@@ -61,10 +61,11 @@ def test_switched_off_there_is_none(config):
 
 
 def test_what_is_not_evaluated_is_not_reported(config):
-    """The evaluation of an earlier training is still there."""
+    """The evaluation of an earlier start is still there."""
     train(config)
     os.remove(page_of(config))
     config.DATASETS.TEST = ()
-    train(config)
+    config.SOLVER.MAX_ITER += 1
+    train(config, resume=True)
     assert (Path(config.OUTPUT_DIR) / "inference/analysis_inputs.json").exists()
     assert not page_of(config).exists()

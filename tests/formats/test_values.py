@@ -14,6 +14,8 @@ from iou_balanced.formats.values import IdIndex, in_order, is_id, parse_flag, pa
         (" 2.50 ", 2.5),
         ("-1e3", -1000.0),
         (2**70, 2**70),
+        (10**400, None),
+        ("-1" + "0" * 400, None),
         ("1,5", None),
         ("1_000", None),
         ("", None),

@@ -7,6 +7,7 @@ pixels; it is called by whatever registers a data set or builds a loader here.
 
 import copy
 import os
+import random
 import zlib
 from collections.abc import Callable, Sequence
 
@@ -146,7 +147,7 @@ class NamedErrors:
             depends on the name of the file only. None: the error is raised.
 
     Raises:
-        ImageError: in a call, such an error; with `replacements`, 100 of them in a row.
+        ImageError: in a call, such an error; with `replacements`, of 100 others too.
     """
 
     def __init__(self, mapper: Callable[[dict], dict], replacements: Sequence[dict] | None = None):
@@ -158,6 +159,7 @@ class NamedErrors:
         install_reader()
         _PIXEL_RANGES.update(self._pixel_ranges)
         skipped: list[tuple[str, str]] = []
+        others: list[int] = []
         record = dataset_dict
         while True:
             file_name = _name_of(record)
@@ -167,17 +169,23 @@ class NamedErrors:
                 if self.replacements is None:
                     raise
                 skipped.append((file_name, str(e)))
-                if len(skipped) >= min(_MOST_IN_A_ROW, len(self.replacements)):
+                others = others or self._others(dataset_dict)
+                if len(skipped) > len(others):
                     raise ImageError(
-                        f"{len(skipped)} images in a row cannot be used, the last one: {e}"
+                        f"{len(dict(skipped))} images in a row cannot be used, the last one: {e}"
                     ) from e
-                first = zlib.crc32(_name_of(dataset_dict).encode())
-                record = self.replacements[(first + len(skipped)) % len(self.replacements)]
+                record = self.replacements[others[len(skipped) - 1]]
                 record = copy.deepcopy(record)  # a mapper may change its input
                 continue
             if skipped:
                 output[SKIPPED] = skipped
             return output
+
+    def _others(self, dataset_dict: dict) -> list[int]:
+        """Which ones are tried in its place: from everywhere, as neighbours are bad together."""
+        generator = random.Random(zlib.crc32(_name_of(dataset_dict).encode()))
+        most = min(_MOST_IN_A_ROW, len(self.replacements))
+        return generator.sample(range(len(self.replacements)), most)
 
     def _map(self, dataset_dict: dict) -> dict:
         try:

@@ -23,6 +23,7 @@ from .config import all_keys
 from .durable import DurableCheckpointer
 from .errors import UserError
 from .lazy_class_names import WEIGHTS_KEY, init_classes_of
+from .resumed_state import check_weights, same_optimizer
 from .safe_loading import SafeLoading
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class Checkpointer(DurableCheckpointer, SafeLoading):
             `initial_mapping`.
 
     Raises:
-        UserError: by `load`: the classes of the file are others.
+        UserError: by `load`: the classes of the file are others; or a resume finds another model or
+            optimizer in it.
     """
 
     incompatible = None
@@ -77,7 +79,11 @@ class Checkpointer(DurableCheckpointer, SafeLoading):
     def load(self, path, checkpointables=None):
         # Weights alone, without the optimizer and the like, are loaded for a new run.
         self._path, self._resumes = path, checkpointables is None
-        return super().load(path, checkpointables)
+        optimizer = getattr(self.checkpointables.get("trainer"), "optimizer", None)
+        if not self._resumes or optimizer is None:
+            return super().load(path, checkpointables)
+        with same_optimizer(optimizer, self._of_another()):
+            return super().load(path)
 
     def _load_model(self, checkpoint):
         mapping = None
@@ -90,6 +96,9 @@ class Checkpointer(DurableCheckpointer, SafeLoading):
         # The weights of a ResNet from timm are under two names, of which a model uses one.
         unused = self.incompatible.unexpected_keys
         unused[:] = [name for name in unused if not name.startswith(f"{TIMM_PREFIX}.")]
+        if self._resumes and self.checkpointables:
+            weights = _weight_names(self.model, "", running_stats=True)
+            check_weights(self.unmatched(), weights, self._of_another())
         if self.classes.names is not None and mapping is None and names_in(checkpoint) is None:
             self._warn_of_order()
         return self.incompatible
@@ -100,6 +109,12 @@ class Checkpointer(DurableCheckpointer, SafeLoading):
             return None
         return initial_mapping(
             found, self.classes, self.init_classes, file=self._path, way_out=self.way_out
+        )
+
+    def _of_another(self) -> str:
+        return (
+            f"{self._path} is of another model or optimizer (a new run, with {self.weights_key}="
+            f"{self._path} and another output folder, takes the weights that fit)"
         )
 
     def _warn_of_order(self) -> None:

@@ -110,8 +110,8 @@ def problem_of(path: Path) -> str | None:
             return "it is torn, or no file of torch.save"
         with zipfile.ZipFile(path) as file:
             bad = file.testzip()
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as e:
-        return f"it is damaged ({e})"
+    except Exception as e:  # a flipped bit asks for a password, another for a compression
+        return f"it is damaged ({type(e).__name__}: {_one_line(e)})"
     return None if bad is None else f"it is damaged: the checksum of {bad} in it is wrong"
 
 

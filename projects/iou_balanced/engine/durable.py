@@ -29,6 +29,7 @@ __all__ = ["DurableCheckpointer", "full_disk_as_user_error"]
 
 logger = logging.getLogger(__name__)
 
+_RESUME = "go on with --resume; what was written before is whole"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -171,11 +172,12 @@ class DurableCheckpointer(DetectionCheckpointer):
 
 
 @contextmanager
-def full_disk_as_user_error(path: str | os.PathLike) -> Iterator[None]:
+def full_disk_as_user_error(path: str | os.PathLike, *, then=_RESUME) -> Iterator[None]:
     """Say in one line that a disk is full.
 
     Args:
         path: what is written, for the message.
+        then: continues "make room, and ".
 
     Raises:
         UserError: in the place of such an error.
@@ -185,10 +187,7 @@ def full_disk_as_user_error(path: str | os.PathLike) -> Iterator[None]:
     except OSError as e:
         if e.errno not in _FULL:
             raise
-        raise UserError(
-            f"{path} could not be written ({e.strerror}): make room, and go on with --resume; "
-            "what was written before is whole"
-        ) from e
+        raise UserError(f"{path} could not be written ({e.strerror}): make room, and {then}") from e
 
 
 class _Remembering:

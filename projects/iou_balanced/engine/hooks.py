@@ -73,7 +73,8 @@ class ResumeStateHook(HookBase):
 class BestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's, which after a resume has forgotten what the best was.
 
-    The best value is kept in model_best.pth, and for readers in model_best.json beside it.
+    The best value is kept in model_best.pth, and for readers in model_best.json beside it. After a
+    resume with another metric the file of the former one is best_<metric>.pth.
     """
 
     def before_train(self) -> None:
@@ -87,8 +88,20 @@ class BestCheckpointer(hooks.BestCheckpointer):
         best = torch.load(path, map_location="cpu", mmap=True, weights_only=True).get("best")
         if best is None:  # of an earlier version
             best = self._read_json()
-        if best is not None and best["metric"] == self._val_metric:
+        if best is None:
+            return
+        if best["metric"] == self._val_metric:
             self.best_metric, self.best_iter = best["value"], best["iteration"]
+            return
+        kept = path.with_name(f"best_{best['metric'].replace('/', '_')}.pth")
+        path.replace(kept)
+        logger.warning(
+            "%s is the best by %s, which is not %s: it is %s now",
+            path,
+            best["metric"],
+            self._val_metric,
+            kept,
+        )
 
     def _best_checking(self) -> None:
         latest = self.trainer.storage.latest()

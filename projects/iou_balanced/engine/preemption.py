@@ -21,7 +21,7 @@ from detectron2.utils import comm
 from .class_names import on_every_process
 from .periodic_checkpointer import PeriodicCheckpointer
 
-__all__ = ["EXIT_CODE", "StopHook", "Stopped", "stop_signals"]
+__all__ = ["EXIT_CODE", "StopHook", "Stopped", "stop_before_training", "stop_signals"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,8 @@ class _Request:
         if self.number is None:
             self.number, self.time = number, time.monotonic()
             name = signal.Signals(number).name
-            text = f"{name}: this iteration is finished and a checkpoint written; a second signal "
-            os.write(2, f"{text}ends the run at once\n".encode())
+            text = f"{name}: an iteration under way is finished and a checkpoint written; a second "
+            os.write(2, f"{text}signal ends the run at once\n".encode())
         elif time.monotonic() - self.time >= _APART:
             signal.signal(number, signal.SIG_DFL)
             os.kill(self.process, number)
@@ -70,10 +70,11 @@ _request: _Request | None = None
 def stop_signals() -> Iterator[None]:
     """In the block, the first signal is only noted, for a `StopHook`; the second ends the process.
 
-    Outside the main thread nothing changes.
+    Outside the main thread nothing changes, nor in another such block.
     """
     global _request
-    if threading.current_thread() is not threading.main_thread():
+    is_noted = _request is not None and _request.process == os.getpid()
+    if is_noted or threading.current_thread() is not threading.main_thread():
         yield
         return
     _request = _Request()
@@ -90,6 +91,27 @@ def is_asked() -> bool:
     """Whether this process was asked to stop."""
     by_signal = _request is not None and _request.number is not None
     return by_signal or (asked_by_parent is not None and bool(asked_by_parent.value))
+
+
+def stop_before_training() -> None:
+    """End, where any process was asked to stop while the data were read and the model built.
+
+    Raises:
+        Stopped: it was; there is nothing to save.
+    """
+    if is_asked_of_any():
+        logger.info("Stopped before the first iteration: --resume starts there")
+        raise Stopped
+
+
+def is_asked_of_any() -> bool:
+    """Whether one of all processes was asked to stop; to be called by all of them."""
+    asked = is_asked()
+    if comm.get_world_size() == 1:
+        return asked
+    flag = torch.tensor([int(asked)])
+    dist.all_reduce(flag, dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
+    return bool(flag)
 
 
 class StopHook(HookBase):
@@ -115,21 +137,13 @@ class StopHook(HookBase):
             Stopped: it was.
         """
         iteration = self.trainer.iter
-        if iteration + 1 >= self.trainer.max_iter or not self._any_is_asked():
+        if iteration + 1 >= self.trainer.max_iter or not is_asked_of_any():
             return
         with on_every_process():
             if self._checkpointer is not None:
                 self._checkpointer.save_now(iteration)
         logger.info("Stopped after iteration %d: --resume goes on with it", iteration)
         raise Stopped
-
-    def _any_is_asked(self) -> bool:
-        asked = is_asked()
-        if comm.get_world_size() == 1:
-            return asked
-        flag = torch.tensor([int(asked)])
-        dist.all_reduce(flag, dist.ReduceOp.MAX, group=comm._get_global_gloo_group())
-        return bool(flag)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from iou_balanced.files import write_atomically
 
 from .durable import full_disk_as_user_error
 
-__all__ = ["METRICS", "RecordWriter", "cut_metrics", "set_metrics_aside"]
+__all__ = ["METRICS", "RecordWriter", "append_record", "cut_metrics", "set_metrics_aside"]
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +166,21 @@ def cut_metrics(path: Path, start: int, *, keep_evaluation: bool = False) -> lis
         with full_disk_as_user_error(path):
             write_atomically(path, lambda file: file.writelines(kept), mode="wb", durable=True)
     return records
+
+
+def append_record(path: Path, record: dict) -> None:
+    """Write a record in a line of its own, also where a kill has torn the last one.
+
+    Args:
+        path: of metrics.json; may be missing.
+        record: of numbers and texts.
+    """
+    with path.open("ab+") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(json.dumps(record, sort_keys=True).encode() + b"\n")
 
 
 def set_metrics_aside(path: Path) -> None:

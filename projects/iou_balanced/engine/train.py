@@ -1,10 +1,10 @@
 """Training and evaluation of a LazyConfig."""
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from detectron2.config import instantiate
@@ -12,7 +12,6 @@ from detectron2.engine import create_ddp_model, default_setup, default_writers, 
 from detectron2.evaluation import DatasetEvaluators, inference_on_dataset, print_csv_format
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
-from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig, OmegaConf
 
 from iou_balanced.backbones import register_weights_handler
@@ -54,14 +53,16 @@ from .loader import (
 from .logit_adjustment import adjust_for_evaluation
 from .missing import leave_out_missing
 from .periodic_checkpointer import PeriodicCheckpointer
-from .preemption import StopHook
-from .records import RecordWriter
+from .preemption import StopHook, stop_before_training, stop_signals
+from .records import METRICS, RecordWriter, append_record
 from .repeat_sampling import repeat_columns
 from .report import write_report
+from .resumed_state import check_iterations
 from .run_lock import only_run_in
 from .scaling import scale_to_batch_size
 from .seeding import SeedHook
 from .targets import accepts
+from .tracebacks import set_up_logs
 from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -213,6 +214,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
         checkpointer.resume_or_load("", resume=True)
         # The checkpoint stores the iteration that was just finished.
         start_iter = trainer.iter + 1
+        check_iterations(start_iter, cfg.train.max_iter, "train.max_iter")
     else:
         if checkpointer.has_checkpoint():
             raise UserError(
@@ -224,6 +226,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     loader.start, loader.seed = start_iter, seeding.seed
     if main and counts is not None:
         counts.save(counts_file)
+    stop_before_training()
     trainer.train(start_iter, cfg.train.max_iter)
     return trainer
 
@@ -241,8 +244,7 @@ def main(args) -> dict:
     register_weights_handler()  # a config saved as yaml cannot do it itself
     cfg = load_config(args.config_file, args.opts)
     check_output_dir(cfg.train.output_dir)
-    # Detectron2 sets up its own logger only.
-    setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="iou_balanced")
+    set_up_logs(cfg.train.output_dir)
     warn_of_kept_arguments(cfg, args.opts)
     set_debug(True if cfg.train.check_values else None)
     prepare_masks(cfg)
@@ -250,10 +252,12 @@ def main(args) -> dict:
     if args.resume and not args.eval_only:
         check_resume(cfg)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
+    folder = cfg.train.output_dir
     if args.eval_only:
         leave_out_missing(cfg)
-        return _evaluate(args, cfg)
-    with only_run_in(cfg.train.output_dir), full_disk_as_user_error(cfg.train.output_dir):
+        with full_disk_as_user_error(folder, then="start again"):
+            return _evaluate(args, cfg)
+    with stop_signals(), full_disk_as_user_error(folder), only_run_in(folder):
         _set_up(args, cfg)
         do_train(args, cfg)
         write_report(cfg)
@@ -272,8 +276,7 @@ def _evaluate(args, cfg: DictConfig) -> dict:
         record = {**flatten_results_dict(results), "checkpoint": cfg.train.init_checkpoint}
         if "iteration" in extra:
             record["iteration"] = extra["iteration"]
-        with open(os.path.join(cfg.train.output_dir, "metrics.json"), "a") as f:
-            f.write(json.dumps(record, sort_keys=True) + "\n")
+        append_record(Path(cfg.train.output_dir, METRICS), record)
     write_report(cfg, eval_only=True)
     return results
 

@@ -16,6 +16,7 @@ from iou_balanced.data import ClassCounts
 from iou_balanced.data.image_reading import install_reader
 
 from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances
+from .class_names import on_every_process
 from .errors import UserError
 from .hooks import ResumeStateHook
 from .loader import ContinuingLoader
@@ -24,6 +25,7 @@ from .periodic_checkpointer import PeriodicCheckpointer
 from .preemption import StopHook
 from .records import RecordWriter
 from .report import evaluation_times, write_yaml_report
+from .resumed_state import check_iterations
 from .run_lock import only_run_in
 from .seeding import SeedHook
 from .trainer import Trainer
@@ -107,7 +109,19 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
             self._trainer.data_loader = stock.data_loader
 
     def train(self):
-        """Train to the last iteration, from where the loaded checkpoint stopped."""
+        """Train to the last iteration, from where the loaded checkpoint stopped.
+
+        Raises:
+            UserError: another run is or was in OUTPUT_DIR; or the loaded one has more iterations.
+        """
+        check_iterations(self.start_iter, self.max_iter, "SOLVER.MAX_ITER")
+        with on_every_process():
+            if self.start_iter == 0 and self.checkpointer.has_checkpoint():
+                raise UserError(
+                    f"{self.cfg.OUTPUT_DIR} holds a run ({self.checkpointer.get_checkpoint_file()})"
+                    ": resume_or_load(resume=True) goes on with it; for a new one, give another "
+                    "OUTPUT_DIR"
+                )
         loader, (seeding,) = self.data_loader, _of_kind(self._hooks, SeedHook)
         if isinstance(loader, ContinuingLoader):
             loader.start = self.start_iter * self.cfg.SOLVER.get("ACCUMULATION_STEPS", 1)

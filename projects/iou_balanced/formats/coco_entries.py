@@ -7,6 +7,8 @@ from .values import in_order, is_id, parse_number
 
 __all__ = ["CocoCategory", "CocoImage", "read_categories", "read_images"]
 
+_LONGEST = 2**31 - 1  # pixels of a side, in every format of images
+
 
 class CocoImage(NamedTuple):
     """An entry of "images"."""
@@ -123,10 +125,10 @@ def read_images(path: str, entries: list[dict], findings: Findings) -> list[Coco
 
 def _side(findings: Findings, entry: dict, key: str, where: str) -> int | None:
     value = entry.get(key)
-    if type(value) is int and value > 0:
+    if type(value) is int and 0 < value <= _LONGEST:
         return value
     number = parse_number(value)
-    if number is None or number < 1 or number != int(number):
+    if number is None or not 1 <= number <= _LONGEST or number != int(number):
         return None
     if isinstance(value, str):
         findings.add("as_text", f"{where}, {key}: {value!r}")

@@ -263,14 +263,15 @@ def _is_polygon(points) -> bool:
 
 def _is_rle(segmentation: dict) -> bool:
     size, counts = segmentation.get("size"), segmentation.get("counts")
-    return (
-        isinstance(size, (list, tuple))
-        and len(size) == 2
-        and all(type(v) is int and v > 0 for v in size)
-        and isinstance(counts, (str, bytes, list))
-        and len(counts) > 0
-        and (not isinstance(counts, list) or all(type(v) is int and v >= 0 for v in counts))
-    )
+    if not (isinstance(size, (list, tuple)) and len(size) == 2):
+        return False
+    if not all(type(v) is int and v > 0 for v in size):
+        return False
+    if not isinstance(counts, list):
+        return isinstance(counts, (str, bytes)) and len(counts) > 0
+    # Runs beyond the mask would be written beyond its memory.
+    are_counts = len(counts) > 0 and all(type(v) is int and v >= 0 for v in counts)
+    return are_counts and sum(counts) <= size[0] * size[1]
 
 
 def _annotation(number: int, image: int, category: int, bbox, iscrowd: int, area) -> dict:

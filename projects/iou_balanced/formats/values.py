@@ -5,9 +5,12 @@ id 0 by "0". What can mean one thing only is read; for the rest there is None.
 """
 
 import math
+import sys
 from collections.abc import Hashable, Iterable
 
 __all__ = ["IdIndex", "in_order", "is_id", "parse_flag", "parse_number"]
+
+_LARGEST = sys.float_info.max
 
 
 def parse_number(value) -> int | float | None:
@@ -17,8 +20,8 @@ def parse_number(value) -> int | float | None:
         value: anything of an annotation file.
     """
     kind = type(value)
-    if kind is int:
-        return value
+    if kind is int:  # of Python, which may be too large for any other number
+        return value if -_LARGEST <= value <= _LARGEST else None
     if kind is float:
         return value if math.isfinite(value) else None
     if kind is str and "_" not in value:  # Python would read 1_000 as a thousand

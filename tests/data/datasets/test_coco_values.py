@@ -36,6 +36,8 @@ SEGMENTATIONS = {
     "of text": [["2", "3", "12", "3", "12", "15"]],
     "number": 5,
     "RLE of a crowd": {"size": [30, 40], "counts": [100, 20, 1080]},
+    "RLE that is longer than its mask": {"size": [30, 40], "counts": [100, 20, 1081]},
+    "RLE of a number that none is": {"size": [30, 40], "counts": [100, 10**400]},
     "RLE without counts": {"size": [30, 40]},
     "polygon": [[2, 3, 12, 3, 12, 15]],
 }
@@ -166,7 +168,9 @@ def images(**changes):
     return [{**first, **changes}, second]
 
 
-@pytest.mark.parametrize("size", [(-1, -1), (None, None), (0, 30), (True, 30), ("?", 3), (40.5, 3)])
+@pytest.mark.parametrize(
+    "size", [(-1, -1), (None, None), (0, 30), (True, 30), ("?", 3), (40.5, 3), (10**400, 3)]
+)
 def test_a_size_that_the_file_does_not_have(make_coco, caplog, size):
     files = make_coco(images=images(width=size[0], height=size[1]))
     (record,) = [d for d in load(files, caplog) if d["image_id"] == 7]
