@@ -66,7 +66,7 @@ def test_two_processes_are_one_with_the_whole_batch(results, name):
 def test_a_resumed_run_goes_on_with_them(name, tmp_path):
     expected = run(MAKERS[name](), range(2), range(2))
     first, second = MAKERS[name](), MAKERS[name]()
-    assert set(first.statistics.resume_state_dict().values()) == {None}
+    assert set(first.statistics.resume_state_dict().values()) == {None, type(first).__name__}
     run(first, range(1), range(2))
     torch.save(first.statistics.resume_state_dict(), tmp_path / "state")
     second.statistics.load_resume_state_dict(torch.load(tmp_path / "state", weights_only=True))
@@ -90,6 +90,21 @@ def test_statistics_of_other_classes_are_refused():
         late(torch.zeros(2, 3), torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="statistics of 5 classes"):
         SeesawLoss(num_classes=4).set_num_classes(5)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("other", MAKERS)
+def test_statistics_of_another_loss_are_refused(name, other):
+    """Those of equalized focal loss and equalization loss v2 have the same names."""
+    first, second = MAKERS[name](), MAKERS[other]()
+    run(first, range(1), range(2))
+    state = first.statistics.resume_state_dict()
+    if type(first) is type(second):
+        second.statistics.load_resume_state_dict(state)
+        return
+    with pytest.raises(ValueError, match=f"of {type(first).__name__}, .* {type(second).__name__}"):
+        second.statistics.load_resume_state_dict(state)
+    assert not second.statistics.sums.any()
 
 
 def test_a_batch_that_failed_half_way_does_not_count():

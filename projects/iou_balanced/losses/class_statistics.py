@@ -28,6 +28,7 @@ class ClassStatistics(nn.Module):
         num_classes: K; None: told by `set_num_classes`, as the detectors do.
         across_processes: add up what all processes have. Every process then has to call `add`
             equally often.
+        of: the loss whose numbers they are; those of another are not gone on with.
 
     Raises:
         ValueError: a value is not as above.
@@ -36,12 +37,19 @@ class ClassStatistics(nn.Module):
     sums: Tensor
     """(S, K) float64."""
 
-    def __init__(self, *names: str, num_classes: int | None = None, across_processes: bool = True):
+    def __init__(
+        self,
+        *names: str,
+        num_classes: int | None = None,
+        across_processes: bool = True,
+        of: str = "",
+    ):
         super().__init__()
         if num_classes is not None:
             check_counts(least=1, num_classes=num_classes)
         check_flags(across_processes=across_processes)
         self.names, self.num_classes, self.across_processes = names, num_classes, across_processes
+        self.of = of
         sums = torch.zeros(len(names), num_classes or 0, dtype=torch.float64)
         self.register_buffer("sums", sums, persistent=False)
         # Within `whole_batch`: whether it is, and what was added.
@@ -101,12 +109,13 @@ class ClassStatistics(nn.Module):
         self.sums = self.sums.to(sums.device) + sums
 
     def resume_state_dict(self) -> dict[str, Any]:
-        """The K sums of each name; None before the first batch."""
+        """The K sums of each name, None before the first batch; and "of"."""
         begun = bool(self.sums.any())
-        return {
+        rows = {
             name: row.tolist() if begun else None
             for name, row in zip(self.names, self.sums, strict=True)
         }
+        return {**rows, "of": self.of}
 
     def load_resume_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the interrupted run's sums.
@@ -115,8 +124,14 @@ class ClassStatistics(nn.Module):
             state: a `resume_state_dict`.
 
         Raises:
-            ValueError: it is of another number of classes, or of other names.
+            ValueError: it is of another number of classes, of other names or of another loss.
         """
+        other = state.get("of")
+        if other and self.of and other != self.of:
+            raise ValueError(
+                f"The interrupted run has statistics of {other}, and this one keeps those of "
+                f"{self.of}: resume with the same loss"
+            )
         rows = [state.get(name) for name in self.names]
         if all(row is None for row in rows):
             self.sums = torch.zeros_like(self.sums)
@@ -124,8 +139,9 @@ class ClassStatistics(nn.Module):
         lengths = {None if row is None else len(row) for row in rows}
         found = lengths.pop() if len(lengths) == 1 else None
         if found is None or self.num_classes not in (None, found):
+            names = sorted(set(state) - {"of"})
             raise ValueError(
-                f"The interrupted run has statistics {sorted(state)} of {found} classes, and this "
+                f"The interrupted run has statistics {names} of {found} classes, and this "
                 f"one keeps {sorted(self.names)} of {self.num_classes}: resume with the same loss "
                 "and the same classes"
             )

@@ -161,7 +161,11 @@ class GradientBalancedLoss(nn.Module):
         check_backend(backend)
         self.reduction, self.backend = reduction, backend
         self.statistics = ClassStatistics(
-            "positive", "negative", num_classes=num_classes, across_processes=across_processes
+            "positive",
+            "negative",
+            num_classes=num_classes,
+            across_processes=across_processes,
+            of=type(self).__name__,
         )
 
     def set_num_classes(self, num_classes: int) -> None:

@@ -149,7 +149,10 @@ class SeesawLoss(nn.Module):
         _check(p, q, eps, reduction)
         self.p, self.q, self.eps, self.reduction = p, q, eps, reduction
         self.statistics = ClassStatistics(
-            "samples", num_classes=num_classes, across_processes=across_processes
+            "samples",
+            num_classes=num_classes,
+            across_processes=across_processes,
+            of=type(self).__name__,
         )
 
     def set_num_classes(self, num_classes: int) -> None:
