@@ -55,7 +55,12 @@ def test_coefficients_by_hand():
 def test_sum_is_that_of_as_many_positives():
     logits, labels = rows_with_scores([0.2, 0.4, 0.6])
     iou = torch.tensor([0.3, 0.5, 0.7]).double()
-    assert correlation_loss(logits, labels, iou).item() == pytest.approx(3 / 9)
+    total = correlation_loss(logits, labels, iou)
+    assert total.item() == pytest.approx(3 / 9)
+    mean = correlation_loss(logits, labels, iou, reduction="mean")
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (total, mean)]
+    assert grads[0].abs().min() > 1e-3
+    torch.testing.assert_close(grads[0], 3 * grads[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)

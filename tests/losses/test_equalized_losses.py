@@ -63,7 +63,7 @@ class TestFunctions:
         assert loss.item() == pytest.approx(4.5 * math.log(2), rel=1e-6)
 
     @pytest.mark.parametrize(
-        "kwargs", [{}, {"alpha": -1.0, "gamma": 1.5, "scale": 2.0}, {"scale": 0.0}]
+        "kwargs", [{}, {"alpha": -1.0, "gamma": 0.5, "scale": 2.0}, {"scale": 0.0}]
     )
     def test_equalized_focal_against_the_paper(self, kwargs):
         x = logits()
@@ -91,6 +91,13 @@ class TestFunctions:
         for table in (weight, weight.expand(2, K), ClassWeights(weight, weight, weight)):
             loss = equalized_focal_loss(x, LABELS, RATIO.double(), class_weight=table)
             assert_same(loss, expected, x)
+
+    def test_a_weight_for_each_row_of_flat_scores(self):
+        x, labels = logits(), LABELS.flatten()
+        weight = torch.rand(len(labels), K, dtype=torch.float64)
+        flat = x.flatten(0, 1)
+        loss = equalized_focal_loss(flat, labels, torch.ones(K), class_weight=weight)
+        assert_same(loss, sigmoid_focal_loss(flat, labels, class_weight=weight), x)
 
     def test_tables_by_kind_keep_their_kinds(self):
         """Own elements twice, those of positive rows three times, background rows not at all."""

@@ -68,6 +68,7 @@ def test_perfect_and_degenerate_boxes(name):
     pred.requires_grad_()
     terms = PAIRS[name][0](pred, gt)
     assert terms[0] == 0 and terms[1] >= 1 and terms[3] > 1.8
+    assert terms[2] == 1  # two empty boxes: IoU 0, and no other term
     assert terms.isfinite().all() and grad_of(terms, pred).isfinite().all()
 
 
