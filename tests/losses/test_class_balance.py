@@ -306,3 +306,14 @@ def test_tables_of_parts_are_joined_by_image():
     joined = join_tables(parts)
     assert torch.equal(joined.own, own) and joined.row is row
     assert joined.other is joined.background is None
+
+
+def test_class_balanced_weights_have_the_sum_of_as_many_classes():
+    """Those of Eq. 2 at beta = 0.5, counts 2 and 1: 0.5 / 0.75 and 0.5 / 0.5."""
+    settings = dict(num_classes=2, beta=0.5, class_counts=[2, 1])
+    assert ClassBalanced(**settings).alpha.tolist() == pytest.approx([0.8, 1.2])
+    as_they_are = ClassBalanced(**settings, normalize=False).alpha
+    assert as_they_are.tolist() == pytest.approx([2 / 3, 1])
+    weights = ready(MODULES["cbl"](intensity=0.5))(GT_CLASSES, GT_LABELS).row
+    full = ready(MODULES["cbl"]())(GT_CLASSES, GT_LABELS).row
+    torch.testing.assert_close(weights - 1, (full - 1) / 2)

@@ -113,6 +113,9 @@ class TestFunctions:
         factor = (own * 2 + (1 - own) * 3) * (LABELS != K)[..., None] * 5
         torch.testing.assert_close(loss, terms * factor, rtol=1e-10, atol=0)
 
+    def test_the_largest_exponent_is_allowed(self):
+        assert EqualizedFocalLoss(gamma=60.0, scale=40.0)(logits(), LABELS).isfinite()
+
     def test_levels(self):
         x = logits()
         parts = [x[:, :2], x[:, 2:]]

@@ -71,8 +71,9 @@ def test_distributed_data_parallel(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("num_positives", [5, None])
 @pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
-def test_labels_that_are_not_looked_at(dtype, reduction, monkeypatch):
+def test_labels_that_are_not_looked_at(dtype, reduction, num_positives, monkeypatch):
     """As on a GPU, which is not waited for: the same numbers as on a CPU."""
     scores = 3 * torch.randn(2, 6, K, dtype=dtype)
     weight = torch.rand(2, K) + 0.5
@@ -83,9 +84,8 @@ def test_labels_that_are_not_looked_at(dtype, reduction, monkeypatch):
             assert positives.own_places(LABELS, K) is positives.ignored_places(LABELS) is None
         x = scores.clone().requires_grad_()
         levels = [x[:, :2], x[:, 2:]]
-        loss = sigmoid_focal_loss(
-            levels, LABELS, class_weight=weight, reduction=reduction, num_positives=5
-        )
+        settings = dict(reduction=reduction, num_positives=num_positives)
+        loss = sigmoid_focal_loss(levels, LABELS, class_weight=weight, **settings)
         (grad,) = torch.autograd.grad(loss.sum(), x)
         results.append((loss.detach(), grad))
     torch.testing.assert_close(*results, rtol=1e-6, atol=0)

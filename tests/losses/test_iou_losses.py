@@ -73,6 +73,14 @@ def test_perfect_and_degenerate_boxes(name):
 
 
 @every_loss
+def test_the_unit_of_the_boxes_does_not_matter(name):
+    """Also that of the image's size, in which boxes are smaller than 1."""
+    pred, gt = boxes(20)
+    terms = PAIRS[name][0](pred, gt)
+    torch.testing.assert_close(PAIRS[name][0](pred / 1000, gt / 1000), terms, rtol=1e-6, atol=1e-9)
+
+
+@every_loss
 def test_a_box_far_away_is_pulled_near(name):
     # Plain IoU has no gradient here.
     pred = torch.tensor([[100.0, 0, 110, 10]], requires_grad=True)
