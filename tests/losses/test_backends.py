@@ -189,18 +189,19 @@ def test_what_is_ignored_gets_no_gradient_and_nothing_to_do_is_0(backend):
 
 @pytest.mark.skipif(IN_INTERPRETER, reason="heat maps are not for Triton")
 @every_backend
-@pytest.mark.parametrize("weighted", [False, True])
-def test_heat_maps(backend, weighted):
+@pytest.mark.parametrize("weighted, beta", [(False, 4.0), (True, 4.0), (False, 0.0)])
+def test_heat_maps(backend, weighted, beta):
     gt = torch.rand(2, K, 6, 5) ** 8
     gt[:, 1, 2, 3] = 1
     class_weight = torch.rand(2, K) if weighted else None
     x = torch.randn(gt.shape, requires_grad=True)
-    loss = penalty_reduced_focal_loss(x, gt, class_weight=class_weight, backend=backend)
+    settings = dict(class_weight=class_weight, beta=beta, backend=backend)
+    loss = penalty_reduced_focal_loss(x, gt, **settings)
     (2 * loss).backward()
     y = x.detach().double().requires_grad_()
     p = torch.sigmoid(y)
     center = (1 - p) ** 2 * -F.logsigmoid(y)
-    terms = torch.where(gt == 1, center, (1 - gt.double()) ** 4 * p**2 * -F.logsigmoid(-y))
+    terms = torch.where(gt == 1, center, (1 - gt.double()) ** beta * p**2 * -F.logsigmoid(-y))
     if weighted:
         terms = terms * class_weight[:, :, None, None]
     (2 * terms.sum()).backward()
@@ -297,3 +298,12 @@ if not IN_INTERPRETER:
         monkeypatch.setattr(backends, "ELEMENTS_BEFORE_COMPILING", 4 * 26 * K)
         chosen = [backends.choose(scores, Negatives(2.0), None) for _ in range(5)]
         assert chosen == [eager] * 3 + [compiled] * 2
+
+    def test_what_was_not_asked_for_is_left_without_a_warning(monkeypatch, recwarn):
+        levels, labels = make(2, (9, 4))
+        scores = Rows(tuple(levels), labels, Tables())
+        monkeypatch.setattr(backends, "ELEMENTS_BEFORE_COMPILING", 0)
+        assert backends.choose(scores, Negatives(2.0), None) is compiled
+        monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+        assert backends.choose(scores, Negatives(2.0), None) is eager
+        assert not [w for w in recwarn if "iou_balanced:" in str(w.message)]

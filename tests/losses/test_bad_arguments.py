@@ -64,3 +64,66 @@ def test_counts_of_classes(name, counts):
     with pytest.raises(ValueError, match="counts") as e:
         KINDS[name](**NEEDS[name], **{argument: counts})
     assert "\n" not in str(e.value)
+
+
+FUNCTIONS = [
+    losses.sigmoid_focal_loss,
+    losses.balance_oriented_focal_loss,
+    losses.iou_balanced_focal_loss,
+    losses.penalty_reduced_focal_loss,
+    losses.iou_balanced_penalty_reduced_focal_loss,
+    losses.equalized_focal_loss,
+    losses.equalization_loss_v2,
+    losses.varifocal_loss,
+    losses.matchability_aware_loss,
+    losses.iou_aware_bce_loss,
+    losses.quality_focal_loss,
+    losses.task_aligned_bce_loss,
+    losses.correlation_loss,
+    losses.seesaw_loss,
+    losses.iou_balanced_cross_entropy,
+    losses.iou_balanced_smooth_l1_loss,
+    losses.iou_balanced_terms,
+]
+GIVEN = {
+    "gt_labels": torch.tensor([[0, 2, 3], [1, -1, 3]]),
+    "gt_heatmap": torch.tensor([1.0, 0.5, 0.0, 1.0, 1.0, 0.2]).reshape(1, 3, 2, 1),
+    "pos_iou": torch.tensor([0.2, 0.9, 0.5]),
+    "pos_object": torch.arange(3),
+    "gradient_ratio": torch.ones(3),
+    "class_counts": torch.ones(3),
+    "class_weight": torch.ones(3),
+    "pred_deltas": torch.randn(3, 4),
+    "gt_deltas": torch.randn(3, 4),
+    "terms": torch.rand(3, 4),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_a_number_of_a_function_is_named(function):
+    parameters = inspect.signature(function).parameters
+    given = {name: GIVEN[name] for name in parameters if name in GIVEN}
+    if "pred_logits" in parameters:
+        columns = 4 if function in (losses.seesaw_loss, losses.iou_balanced_cross_entropy) else 3
+        logits = torch.randn(2, 3, columns)
+        given["pred_logits"] = [logits] if columns == 4 else logits
+        if "gt_heatmap" in parameters:
+            given["pred_logits"] = torch.randn(1, 3, 2, 1)
+    assert function(**given).isfinite().all()
+    numbers = [k for k, p in parameters.items() if type(p.default) is float and k != "weight"]
+    for number in numbers:
+        for value in (math.nan, -math.inf, "abc"):
+            if (number, value) != ("alpha", -math.inf):  # below 0: no weighting
+                with pytest.raises(ValueError, match=f"`{number}` to be"):
+                    function(**given, **{number: value})
+    for flag in {"detached", "iou_weighted", "iou_gradient"} & set(parameters):
+        with pytest.raises(ValueError, match=f"`{flag}` to be True or False"):
+            function(**given, **{flag: "no"})
+
+
+def test_sums_over_processes_are_the_default_of_modules_alone():
+    for name, x in vars(losses).items():
+        if inspect.isfunction(x) or name in KINDS:
+            parameters = inspect.signature(x).parameters
+            if "across_processes" in parameters:
+                assert parameters["across_processes"].default is (name in KINDS), name

@@ -12,7 +12,9 @@ from iou_balanced.losses import (
     PenaltyReducedFocalLoss,
     iou_balanced_penalty_reduced_focal_loss,
     penalty_reduced_focal_loss,
+    sigmoid_scores,
 )
+from iou_balanced.losses.fused import core, eager
 
 from .heatmap_reference import example_heatmap
 from .test_focal import grad_of
@@ -166,3 +168,23 @@ def test_bad_pos_iou_and_bad_modules():
             cls(beta=-1)
         with pytest.raises(ValueError, match="`reduction` to be one of"):
             cls(reduction=None)
+
+
+def test_backend_and_number_of_positives_arrive(monkeypatch):
+    """The number spares the wait for a GPU; that of IoUs is it."""
+    asked, find = [], sigmoid_scores.find
+    monkeypatch.setattr(core, "choose", lambda *args: asked.append(args[2]) or eager)
+    monkeypatch.setattr(sigmoid_scores, "find", lambda mask, n: asked.append(n) or find(mask, n))
+    x = logits_like(HEATMAP)
+    known = {"num_positives": 5}
+    for loss, arguments, more in (
+        (penalty_reduced_focal_loss, (), known | {"backend": "triton"}),
+        (balanced_loss, (POS_IOU,), {"backend": "triton"}),
+        (balanced_loss, (None,), known | {"backend": "triton", "eta": 0}),
+        (PenaltyReducedFocalLoss(backend="triton"), (), known),
+        (IoUBalancedPenaltyReducedFocalLoss(backend="triton"), (POS_IOU,), {}),
+        (IoUBalancedPenaltyReducedFocalLoss(backend="triton", eta=0), (), known),
+    ):
+        asked.clear()
+        loss(x, HEATMAP, *arguments, **more)
+        assert asked == [5, "triton"]

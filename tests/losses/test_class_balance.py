@@ -8,12 +8,14 @@ import torch
 from iou_balanced.losses import (
     BalanceOriented,
     ClassBalanced,
+    ClassWeights,
     ConstantSchedule,
     Equalization,
     LinearSchedule,
     inverse_frequency_weights,
 )
 from iou_balanced.losses.balance_oriented import count_labels
+from iou_balanced.losses.class_tables import join_tables
 
 from ..processes import run_in_two_processes
 
@@ -256,3 +258,62 @@ def test_repr_shows_the_settings(name):
         name, ("tail_ratio=0.1",)
     ):
         assert setting in text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "progress"),
+    [
+        (None, 1),
+        (LinearSchedule(total_epochs=10, deferred_epochs=2, update="iteration"), 1),
+        # (e - D) / (T - D) in iterations: 79 of 80.
+        (
+            LinearSchedule(total_epochs=10, deferred_epochs=2, update="iteration", reading="total"),
+            79 / 80,
+        ),
+    ],
+)
+def test_final_weights_are_those_of_the_last_iteration(schedule, progress):
+    module = ClassBalanced(num_classes=2, beta=None, class_counts=[30, 10], schedule=schedule)
+    assert module.last_progress(100) == pytest.approx(progress)
+    # Eq. 5: 40 / (2 * 30) and 40 / (2 * 10).
+    expected = [1 + progress * (2 / 3 - 1), 1 + progress]
+    assert module.final_weights(100).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [dict(), dict(count_over="process"), dict(count_over="batch"), dict(counted="locations")],
+)
+def test_parts_of_a_batch_weigh_as_the_whole(settings):
+    module = ready(MODULES["bofl"](eta=0.5, **settings))
+    whole = module(GT_CLASSES, GT_LABELS)
+    halves = [(GT_CLASSES[:1], GT_LABELS[:1]), (GT_CLASSES[1:], GT_LABELS[1:])]
+    statistics = [module.batch_statistics(*half) for half in halves]
+    is_known = settings.get("count_over", "image") != "image"
+    assert all((x is not None) == is_known for x in statistics)
+    with module.whole_batch(sum(statistics) if is_known else None):
+        parts = [module(*half) for half in halves]
+        in_force = module.weights_in_force
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=0)
+    assert in_force.is_one_table and torch.equal(in_force.own, whole)
+    module(*halves[1])  # no part of that batch
+    assert module.weights_in_force.own.shape == (1, K)
+
+
+def test_tables_of_parts_are_joined_by_image():
+    own, row = torch.rand(3, K), torch.rand(K + 1)
+    parts = [ClassWeights(own=own[:2], row=row), ClassWeights(own=own[2:], row=row)]
+    joined = join_tables(parts)
+    assert torch.equal(joined.own, own) and joined.row is row
+    assert joined.other is joined.background is None
+
+
+def test_class_balanced_weights_have_the_sum_of_as_many_classes():
+    """Those of Eq. 2 at beta = 0.5, counts 2 and 1: 0.5 / 0.75 and 0.5 / 0.5."""
+    settings = dict(num_classes=2, beta=0.5, class_counts=[2, 1])
+    assert ClassBalanced(**settings).alpha.tolist() == pytest.approx([0.8, 1.2])
+    as_they_are = ClassBalanced(**settings, normalize=False).alpha
+    assert as_they_are.tolist() == pytest.approx([2 / 3, 1])
+    weights = ready(MODULES["cbl"](intensity=0.5))(GT_CLASSES, GT_LABELS).row
+    full = ready(MODULES["cbl"]())(GT_CLASSES, GT_LABELS).row
+    torch.testing.assert_close(weights - 1, (full - 1) / 2)

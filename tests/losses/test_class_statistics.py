@@ -118,6 +118,8 @@ def test_a_batch_that_failed_half_way_does_not_count():
         statistics.add(torch.ones(1, K))
         assert not statistics.sums.any()
     assert statistics.sums.tolist() == [[2.0] * K]
+    statistics.add(torch.ones(1, K))  # a batch of its own again
+    assert statistics.sums.tolist() == [[3.0] * K]
 
 
 def test_a_state_of_before_the_first_batch_is_a_new_beginning():

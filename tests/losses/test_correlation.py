@@ -16,6 +16,7 @@ from iou_balanced.losses import (
     correlation_loss,
     sigmoid_focal_loss,
 )
+from iou_balanced.losses.correlation_coefficients import pearson
 from iou_balanced.losses.soft_ranks import soft_ranks
 
 from .test_quality_members import LABELS, OBJECTS, POS_IOU, example
@@ -55,7 +56,12 @@ def test_coefficients_by_hand():
 def test_sum_is_that_of_as_many_positives():
     logits, labels = rows_with_scores([0.2, 0.4, 0.6])
     iou = torch.tensor([0.3, 0.5, 0.7]).double()
-    assert correlation_loss(logits, labels, iou).item() == pytest.approx(3 / 9)
+    total = correlation_loss(logits, labels, iou)
+    assert total.item() == pytest.approx(3 / 9)
+    mean = correlation_loss(logits, labels, iou, reduction="mean")
+    grads = [torch.autograd.grad(loss, logits)[0] for loss in (total, mean)]
+    assert grads[0].abs().min() > 1e-3
+    torch.testing.assert_close(grads[0], 3 * grads[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -119,6 +125,12 @@ def test_without_spread_there_is_no_loss_and_no_gradient(kind, scores, iou):
     loss = correlation_loss(logits, labels, pos_iou, kind=kind)
     (grad,) = torch.autograd.grad(loss, logits)
     assert loss.item() == pytest.approx(0, abs=1e-6) and grad.abs().sum() < 1e-5
+
+
+def test_equal_ranks_of_many_positives_are_without_spread():
+    """Their mean is rounded: the variance that is left is none."""
+    ranks, weights = torch.full((7,), 1e6 / 3).double(), torch.ones(7).double()
+    assert pearson(ranks, torch.arange(7).double(), weights) == 1
 
 
 def test_equal_scores_of_unequal_boxes_are_told_apart_by_concordance():

@@ -63,7 +63,7 @@ class TestFunctions:
         assert loss.item() == pytest.approx(4.5 * math.log(2), rel=1e-6)
 
     @pytest.mark.parametrize(
-        "kwargs", [{}, {"alpha": -1.0, "gamma": 1.5, "scale": 2.0}, {"scale": 0.0}]
+        "kwargs", [{}, {"alpha": -1.0, "gamma": 0.5, "scale": 2.0}, {"scale": 0.0}]
     )
     def test_equalized_focal_against_the_paper(self, kwargs):
         x = logits()
@@ -92,6 +92,13 @@ class TestFunctions:
             loss = equalized_focal_loss(x, LABELS, RATIO.double(), class_weight=table)
             assert_same(loss, expected, x)
 
+    def test_a_weight_for_each_row_of_flat_scores(self):
+        x, labels = logits(), LABELS.flatten()
+        weight = torch.rand(len(labels), K, dtype=torch.float64)
+        flat = x.flatten(0, 1)
+        loss = equalized_focal_loss(flat, labels, torch.ones(K), class_weight=weight)
+        assert_same(loss, sigmoid_focal_loss(flat, labels, class_weight=weight), x)
+
     def test_tables_by_kind_keep_their_kinds(self):
         """Own elements twice, those of positive rows three times, background rows not at all."""
         x = logits()
@@ -105,6 +112,9 @@ class TestFunctions:
         own = torch.nn.functional.one_hot(LABELS.clamp(min=0), K + 1)[..., :K]
         factor = (own * 2 + (1 - own) * 3) * (LABELS != K)[..., None] * 5
         torch.testing.assert_close(loss, terms * factor, rtol=1e-10, atol=0)
+
+    def test_the_largest_exponent_is_allowed(self):
+        assert EqualizedFocalLoss(gamma=60.0, scale=40.0)(logits(), LABELS).isfinite()
 
     def test_levels(self):
         x = logits()

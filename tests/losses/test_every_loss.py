@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from iou_balanced import losses as L
+from iou_balanced.losses import cross_entropy, sigmoid_scores
+from iou_balanced.losses.fused import core, eager
 
 K = 4
 REDUCTIONS = ["sum", "mean", "none"]
@@ -81,6 +83,7 @@ LOSSES = PLAIN | {
     "balanced boxes CIoU": lambda *args, **kw: L.IoUBalancedCIoULoss(**kw)(*args),
 }
 IS_LOCALIZATION = {x for x in LOSSES if "smooth_l1" in x or "boxes" in x}
+HAVE_BACKENDS = [x for x in LOSSES if x not in IS_LOCALIZATION and "cross_entropy" not in x]
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -202,6 +205,35 @@ def test_bad_pos_iou(name):
             LOSSES[name](*arguments, wrong)
     with pytest.raises(ValueError, match=r"Expected argument `pos_iou`.*None"):
         LOSSES[name](*arguments, None)
+
+
+@pytest.mark.parametrize("name", HAVE_BACKENDS)
+def test_the_backend_arrives(name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(core, "choose", lambda *args: asked.append(args[2]) or eager)
+    LOSSES[name](*inputs(name), backend="triton")
+    assert asked == ["triton"]
+
+
+@pytest.mark.parametrize("name", [x for x in LOSSES if x not in IS_LOCALIZATION])
+def test_the_number_of_positives_arrives(name, monkeypatch):
+    """It spares the wait for a GPU; where there is `pos_iou`, its length is that number."""
+    asked, arguments = [], inputs(name)
+    for module in (sigmoid_scores, cross_entropy):
+        find = module.find
+        monkeypatch.setattr(
+            module, "find", lambda mask, n, find=find: asked.append(n) or find(mask, n)
+        )
+    if name in PLAIN and "cross_entropy" in name:
+        pytest.skip("looks for no positives")
+    loss = {
+        "module equalized_focal": L.EqualizedFocalLoss(),
+        "module equalization_v2 focal": L.EqualizationLossV2(),
+    }.get(name, LOSSES[name])
+    loss(*arguments, **({"num_positives": 4} if name in PLAIN else {}))
+    if name == "iou_balanced_focal":
+        L.correlation_loss(*arguments)
+    assert set(asked) == {4}
 
 
 @pytest.mark.parametrize("bad", [(K + 1,), (1, K), (3, K), (2, 5, K), ()])

@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from iou_balanced.losses import SigmoidFocalLoss, sigmoid_focal_loss
-from iou_balanced.losses.fused import chunks, compiled, rows
+from iou_balanced.losses.fused import chunks, compiled, positives, rows
 
 K = 20
 LABELS = torch.tensor([[0, K, -1, 7, K, 3], [K, 19, K, -1, 2, K]])
@@ -68,6 +68,27 @@ def test_distributed_data_parallel(tmp_path):
     finally:
         dist.destroy_process_group()
     torch.testing.assert_close(grad, gradient_of(Model()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+@pytest.mark.parametrize("num_positives", [5, None])
+@pytest.mark.parametrize("reduction", ["sum", "mean", "none"])
+def test_labels_that_are_not_looked_at(dtype, reduction, num_positives, monkeypatch):
+    """As on a GPU, which is not waited for: the same numbers as on a CPU."""
+    scores = 3 * torch.randn(2, 6, K, dtype=dtype)
+    weight = torch.rand(2, K) + 0.5
+    results = []
+    for looks in (True, False):
+        if not looks:
+            monkeypatch.setattr(positives, "may_look_at", lambda x: False)
+            assert positives.own_places(LABELS, K) is positives.ignored_places(LABELS) is None
+        x = scores.clone().requires_grad_()
+        levels = [x[:, :2], x[:, 2:]]
+        settings = dict(reduction=reduction, num_positives=num_positives)
+        loss = sigmoid_focal_loss(levels, LABELS, class_weight=weight, **settings)
+        (grad,) = torch.autograd.grad(loss.sum(), x)
+        results.append((loss.detach(), grad))
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

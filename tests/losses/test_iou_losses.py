@@ -68,7 +68,16 @@ def test_perfect_and_degenerate_boxes(name):
     pred.requires_grad_()
     terms = PAIRS[name][0](pred, gt)
     assert terms[0] == 0 and terms[1] >= 1 and terms[3] > 1.8
+    assert terms[2] == 1  # two empty boxes: IoU 0, and no other term
     assert terms.isfinite().all() and grad_of(terms, pred).isfinite().all()
+
+
+@every_loss
+def test_the_unit_of_the_boxes_does_not_matter(name):
+    """Also that of the image's size, in which boxes are smaller than 1."""
+    pred, gt = boxes(20)
+    terms = PAIRS[name][0](pred, gt)
+    torch.testing.assert_close(PAIRS[name][0](pred / 1000, gt / 1000), terms, rtol=1e-6, atol=1e-9)
 
 
 @every_loss

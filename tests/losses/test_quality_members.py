@@ -1,5 +1,6 @@
 """Losses with the IoU in their target, against their papers' formulas element by element."""
 
+import inspect
 import math
 
 import pytest
@@ -183,6 +184,15 @@ def test_task_aligned_object_by_object(settings):
     check(ours, reference, logits)
 
 
+def test_class_weights_of_task_aligned():
+    x = example()
+    weight = torch.tensor([[0.2, 1.0, 3.0], [2.0, 0.5, 0.0]], dtype=torch.float64)
+    settings = dict(pos_object=OBJECTS, reduction="none")
+    plain = task_aligned_bce_loss(x, LABELS, POS_IOU, **settings)
+    weighted = task_aligned_bce_loss(x, LABELS, POS_IOU, class_weight=weight, **settings)
+    torch.testing.assert_close(weighted, plain * weight[:, None], rtol=1e-10, atol=1e-14)
+
+
 def one_row(loss_fn, iou, logits=(0.0, 0.0), labels=(0,), **more):
     """Value and gradient of rows of two classes."""
     x = torch.tensor(logits, dtype=torch.float64).reshape(-1, 2).requires_grad_()
@@ -300,6 +310,36 @@ def test_modules_are_their_functions():
     assert module(x, LABELS, POS_IOU) == expected
     assert repr(module).startswith("VarifocalLoss(alpha=0.5, gamma=1.0, iou_weighted=True")
     assert module.needs_pos_iou and module.takes_levels
+
+
+SHARED = dict(eta=0.5, reduction="mean", across_processes=False, backend="eager")
+SETTINGS = {
+    VarifocalLoss: (varifocal_loss, dict(alpha=0.3, gamma=1.5, iou_weighted=False, detached=True)),
+    MatchabilityAwareLoss: (matchability_aware_loss, dict(gamma=2.5, alpha=0.4, detached=False)),
+    IoUAwareBCELoss: (
+        iou_aware_bce_loss,
+        dict(alpha=0.6, gamma=1.0, least_target=0.2, detached=True),
+    ),
+    QualityFocalLoss: (quality_focal_loss, dict(beta=1.5)),
+    TaskAlignedBCELoss: (task_aligned_bce_loss, dict(alpha=0.5, beta=3.0, gamma=1.0)),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_module_hands_on_each_of_its_settings(kind):
+    function, own = SETTINGS[kind]
+    settings = {**own, **SHARED}
+    assert set(settings) == set(inspect.signature(kind).parameters)
+    module = kind(**settings)
+    assert module.arguments() == settings
+    x = example().requires_grad_()
+    more = {"class_weight": torch.tensor([0.5, 2.0, 3.0])}
+    if kind is TaskAlignedBCELoss:
+        more["pos_object"] = OBJECTS
+    loss = module(x, LABELS, POS_IOU, **more)
+    expected = function(x, LABELS, POS_IOU, **more, **settings)
+    assert loss == expected
+    assert torch.equal(*(torch.autograd.grad(y, x)[0] for y in (loss, expected)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

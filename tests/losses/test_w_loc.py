@@ -202,6 +202,9 @@ class TestBounds:
         module = paper(max_weight=30.0)
         module(*at(iou))
         assert module.w_loc == pytest.approx(ratio(iou))
+        module = paper(max_weight=1.0)  # the least that makes sense
+        module(*at(1.0))
+        assert module.w_loc == 1
 
     def test_measured_again_and_said_once(self, caplog):
         module = auto(measure_iterations=2, measure_from=1)

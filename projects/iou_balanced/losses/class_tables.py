@@ -111,11 +111,6 @@ def _expand(name: str, table: Tensor, columns: int, num_images: int | None) -> T
     return table.detach().reshape(-1, columns)
 
 
-def image_of_rows(rows: Tensor, num_rows: int, table: Tensor) -> Tensor:
-    """Which row of `table` (1 or N, ...) each of the flattened rows of logits belongs to."""
-    return torch.div(rows, max(num_rows // max(len(table), 1), 1), rounding_mode="floor")
-
-
 def join_tables(parts: Sequence[ClassWeights]) -> ClassWeights:
     """The tables of all parts of a batch: (N, K) by image one after the other, (K,) as they are."""
 
