@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from iou_balanced.engine.denormals import flushed_denormals
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from benchmark_parts import centernet, detectors, evaluation, losses, steps, timing
 
@@ -96,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = ", ".join(f"{k} {v}" for k, v in vars(args).items() if k not in NOT_SETTINGS and v)
     for what in TABLES if args.what == "all" else [args.what]:
         make, columns = TABLES[what]
-        rows = make(args)
+        with flushed_denormals(args.device):  # as tools/train_net.py does
+            rows = make(args)
         print(f"{what}: {timing.hardware(args.device)}, torch {torch.__version__}; {settings}")
         shown = [
             [", ".join(f"{v:.3g}" for v in x) if isinstance(x, list) else x for x in row]

@@ -30,6 +30,7 @@ from .checks import (
 from .class_balance import COUNTS_FILE, ClassBalanceHook, count_classes, find_counts_file
 from .class_names import ModelClasses, check_tested, class_names_of, names_in
 from .config import load_config, overridden_keys
+from .denormals import flushed_denormals
 from .durable import full_disk_as_user_error
 from .errors import UserError, data_errors_as_user_errors
 from .hooks import BestCheckpointer, ProgressBar, ResumeStateHook
@@ -252,6 +253,11 @@ def main(args) -> dict:
     if args.resume and not args.eval_only:
         check_resume(cfg)
     scale_to_batch_size(cfg, keep=overridden_keys(args.opts))
+    with flushed_denormals(cfg.train.device):
+        return _run(args, cfg)
+
+
+def _run(args, cfg: DictConfig) -> dict:
     folder = cfg.train.output_dir
     if args.eval_only:
         leave_out_missing(cfg)

@@ -17,6 +17,7 @@ from iou_balanced.data.image_reading import install_reader
 
 from .class_balance import COUNTS_FILE, ClassBalanceHook, class_balances
 from .class_names import on_every_process
+from .denormals import flushed_denormals
 from .errors import UserError
 from .hooks import ResumeStateHook
 from .loader import ContinuingLoader
@@ -134,7 +135,8 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
         for hook in _of_kind(self._hooks, hooks.PreciseBN):
             hook._data_loader.start = self.start_iter // self.cfg.TEST.EVAL_PERIOD * hook._num_iter
             hook._data_loader.seed = seeding.seed
-        with only_run_in(self.cfg.OUTPUT_DIR, "OUTPUT_DIR"):
+        folder = self.cfg.OUTPUT_DIR
+        with only_run_in(folder, "OUTPUT_DIR"), flushed_denormals(self.cfg.MODEL.DEVICE):
             self.checkpointer.remove_leftovers()
             return self._train()
 
