@@ -114,7 +114,7 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
         analysis: of them.
     """
     metrics = [m for m in METRICS[experiment.paper] if m in analysis.runs[analysis.first]]
-    costs = [(name, key) for name, key in _COSTS.items() if any(_costs(x, key) for x in rows)]
+    costs = [(name, key) for name, key in _COSTS.items() if _costs(rows[0], key)]
     lines = [
         [
             x.row.name,
