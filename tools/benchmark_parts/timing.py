@@ -17,7 +17,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 # Of columns by name, in tables; of all others {:.2f}.
-FORMATS = {"ms": "{:.3g}", "CPU ms": "{:.3g}", "network, ms": "{:.3g}", "of fvcore": "{:.3f}"}
+FORMATS = {"ms": "{:.4g}", "CPU ms": "{:.4g}", "network, ms": "{:.4g}", "of fvcore": "{:.3f}"}
 FORMATS |= {"peak MiB": "{:.0f}", "seconds": "{:.1f}", "largest difference": "{:.0e}"}
 PACKAGES = ("torch", "torchvision", "fvcore", "triton", "pycocotools", "faster-coco-eval")
 
