@@ -107,6 +107,12 @@ def test_statistics_of_another_loss_are_refused(name, other):
     assert not second.statistics.sums.any()
 
 
+@pytest.mark.parametrize("of", [None, 1, SeesawLoss])
+def test_their_loss_is_given_by_name(of):
+    with pytest.raises(ValueError, match="`of` to be the name of a loss"):
+        ClassStatistics("samples", of=of)
+
+
 def test_a_batch_that_failed_half_way_does_not_count():
     statistics = ClassStatistics("samples")
     with pytest.raises(RuntimeError), statistics.whole_batch():

@@ -49,6 +49,8 @@ class ClassStatistics(nn.Module):
             check_counts(least=1, num_classes=num_classes)
         check_flags(across_processes=across_processes)
         self.names, self.num_classes, self.across_processes = names, num_classes, across_processes
+        if not isinstance(of, str):
+            raise ValueError(f"Expected argument `of` to be the name of a loss, but got {of!r}")
         self.of = of
         sums = torch.zeros(len(names), num_classes or 0, dtype=torch.float64)
         self.register_buffer("sums", sums, persistent=False)
