@@ -70,6 +70,12 @@ def test_what_there_is_not(ask, message):
         ask()
 
 
+def add_row(content, **values):
+    """Put a row that evaluates behind the first."""
+    row = {"id": "adjusted", "name": "a", "config": "Photos/fcos_lite0"}
+    content["experiments"][0]["rows"].append(row | values)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -83,6 +89,12 @@ def test_what_there_is_not(ask, message):
                 {"id": "other", "name": "p", "config": "Photos/fcos_lite0_bofl"}
             ),
             "rows need an id and a name each",
+        ),
+        (lambda x: add_row(x, evaluates="y"), r"'adjusted' evaluates 'y', which .* are plain"),
+        (lambda x: add_row(x, evaluates="adjusted"), "evaluates 'adjusted', which is no training"),
+        (
+            lambda x: add_row(x, evaluates="plain", config="Photos/retinanet_lite0"),
+            "'adjusted' and 'plain', which it evaluates, need one config",
         ),
         (lambda x: x["data"]["land"].pop("root"), "data 'land': root is missing"),
         (lambda x: x.update(seeds=3), "unknown key 'seeds'"),
@@ -250,6 +262,33 @@ def test_a_run_of_other_overrides_is_not_reported(finished):
     match = r"seed_0 holds a run of other overrides \(train.max_iter=90, train.max_iter=900\)"
     with pytest.raises(RecordError, match=match):
         finished_rows(experiment, folder)
+
+
+def test_a_row_that_evaluates_is_reported_without_the_place_of_its_weights(finished):
+    experiment, folder = finished
+    plain, both, *others = experiment.rows
+    # The same config and a row of its own, as an adjustment of the baseline's scores is one.
+    both = dataclasses.replace(both, config=plain.config, evaluates="plain")
+    experiment = dataclasses.replace(experiment, rows=(plain, both, *others))
+    for trained, run in zip(
+        find_experiment("photos/fod_iou").runs(seeds=2, rows=["both"]),
+        experiment.runs(seeds=2, rows=["both"]),
+        strict=True,
+    ):
+        assert run.start.folder(folder).is_dir() and run.name != trained.name
+        run.folder(folder).parent.mkdir(exist_ok=True)
+        trained.folder(folder).rename(run.folder(folder))
+        path = run.folder(folder) / "record.json"
+        words = ["tools/train_net.py", "--eval-only", f"train.init_checkpoint={folder}/x.pth"]
+        record = json.loads(path.read_text()) | {"overrides": run.overrides_in(folder)}
+        record |= {"command": words, "cpu_seconds": 1.0, "peak_memory_mib": 1.0}
+        path.write_text(json.dumps(record))
+    rows = finished_rows(experiment, folder)
+    analysis = analyze_experiment(experiment, folder, draws=20, permutations=20)
+    record = experiment_record(experiment, rows, analysis)
+    assert record["rows"][1][:3] == [both.name, "0, 1", "-50.0"]
+    commands = [run["command"] for run in record["runs"] if run["row"] == "both"]
+    assert commands == [["tools/train_net.py", "--eval-only"]] * 2
 
 
 def test_a_record_names_all_versions_and_commits(finished):

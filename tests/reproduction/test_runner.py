@@ -1,5 +1,6 @@
 """Runs that finish, break off, fail, wait for each other, or are another process's."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -107,6 +108,22 @@ def test_a_run_starts_from_the_weights_of_another(root):
     assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
     weights = run.start.folder(root / "out") / "model_final.pth"
     assert f"train.init_checkpoint={weights}" in json.loads(calls(root, run)[0])
+
+
+def test_a_run_evaluates_the_weights_of_another_and_trains_nothing(root):
+    trained = stub_run("coco", "model.x=1", seed=2)
+    run = dataclasses.replace(trained, overrides=("train.y=2",), evaluates=trained.overrides)
+    assert run.start.name == trained.name != run.name
+    (alone,), _ = execute(root, run)
+    assert alone.status == "failed" and f"it evaluates {trained.name}, which has" in alone.message
+    outcomes, _ = execute(root, trained, run)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    (words,) = map(json.loads, calls(root, run))
+    weights = trained.folder(root / "out") / "model_final.pth"
+    assert "--eval-only" in words and "train.y=2" in words and "model.x=1" not in words
+    assert f"train.init_checkpoint={weights}" in words
+    assert "--eval-only" not in json.loads(calls(root, trained)[0])
+    assert [outcome.status for outcome in execute(root, run)[0]] == ["was finished"]
 
 
 def test_a_lock_is_held_by_one_process_at_a_time(tmp_path):

@@ -12,6 +12,7 @@ from . import run_files as files
 from .experiments import Experiment, Variation
 from .numbers import format_difference, rounded
 from .parse import RecordError
+from .runs import WEIGHTS, Run
 
 METRICS = {
     "iou": ("AP", "AP50", "AP75", "AP80", "AP90"),
@@ -52,7 +53,7 @@ def finished_rows(experiment: Experiment, output_dir: Path) -> list[Finished]:
             record = files.read_record(folder, files.NEEDED | files.CIRCUMSTANCES)
             if record is None:
                 continue
-            _check_overrides(record, run.all_overrides, folder)
+            _check_overrides(record, run, folder)
             pairs.append((folder, record))
         found.append(
             Finished(row, tuple(f for f, _ in pairs), tuple(record for _, record in pairs))
@@ -60,13 +61,18 @@ def finished_rows(experiment: Experiment, output_dir: Path) -> list[Finished]:
     return found
 
 
-def _check_overrides(record: Mapping, overrides: Sequence[str], folder: Path) -> None:
+def _check_overrides(record: Mapping, run: Run, folder: Path) -> None:
     """A folder's name has the row's overrides only: those of the data set may be others by now.
+
+    Where the weights of another run lie is not compared.
 
     Raises:
         RecordError: they are, or the row's.
     """
+    overrides = run.all_overrides
     had = record.get("overrides", overrides)
+    if run.start is not None:
+        had = [x for x in had if not x.startswith(WEIGHTS)]
     if list(had) != list(overrides):
         differ = [x for x in had if x not in overrides] + [x for x in overrides if x not in had]
         raise RecordError(
@@ -152,8 +158,8 @@ def experiment_record(experiment: Experiment, rows: Sequence[Finished], analysis
                 "seconds": record["seconds"],
                 "cpu_seconds": record.get("cpu_seconds"),
                 "peak_memory_mib": record.get("peak_memory_mib"),
-                # without its folder, which is of one machine
-                "command": [x for x in record["command"] if not x.startswith(_FOLDER)],
+                # without folders, which are of one machine
+                "command": [x for x in record["command"] if not x.startswith((_FOLDER, WEIGHTS))],
             }
             for x in rows
             for record in x.records
@@ -192,7 +198,9 @@ def _cell(x: Finished, metric: str, analysis: Analysis) -> str:
 
 
 def _costs(x: Finished, key: str) -> dict[int, float]:
-    """{seed: value} of the runs that have it; one that was resumed has its last part's only."""
+    """{seed: value} of trainings that have it; one that was resumed has its last part's only."""
+    if x.row.evaluates is not None:
+        return {}
     known = (record for record in x.records if record.get(key) and not record.get("resumed"))
     return {record["seed"]: record[key] for record in known}
 

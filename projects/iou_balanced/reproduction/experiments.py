@@ -6,7 +6,9 @@
     experiments id, data, title, paper (iou or bofl), rows, planned_seeds
     claims      see `claims`
 
-A row is id, name, config and overrides; the first of an experiment is its baseline.
+A row is id, name, config and overrides; the first of an experiment is its baseline. With evaluates,
+the id of another row of the same config, nothing is trained: that row's weights are evaluated with
+these overrides.
 """
 
 import functools
@@ -32,6 +34,8 @@ class Variation:
     """A file of configs/, without .py."""
     overrides: tuple[str, ...]
     """Of the config, "key=value"."""
+    evaluates: str | None = None
+    """The row whose weights are evaluated; None: this one is trained."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,15 @@ class Experiment:
         chosen = self.rows if rows is None else [self.row(name) for name in rows]
         profile, added = f"photos_{self.data}", self.data_overrides
         return [
-            Run(row.config, row.overrides, profile, added, seed, (f"{self.id}/{row.id}",))
+            Run(
+                row.config,
+                row.overrides,
+                profile,
+                added,
+                seed,
+                (f"{self.id}/{row.id}",),
+                evaluates=row.evaluates and self.row(row.evaluates).overrides,
+            )
             for seed in range(seeds)
             for row in chosen
         ]
@@ -172,6 +184,19 @@ def _experiment(item: dict, where: str, stem: str, data: dict) -> Experiment:
     for key in ("id", "name"):  # in a report, rows are told apart by their names
         if len({getattr(row, key) for row in rows}) != len(rows) or not rows:
             raise RecordError(f"{where}: rows need an id and a name each, that stand once")
+    for index, row in enumerate(rows):
+        if row.evaluates is None:
+            continue
+        trained = {other.id: other for other in rows[:index] if other.evaluates is None}
+        if row.evaluates not in trained:
+            raise RecordError(
+                f"{where}: {row.id!r} evaluates {row.evaluates!r}, which is no training before it; "
+                f"there are {', '.join(trained)}"
+            )
+        if row.config != trained[row.evaluates].config:
+            raise RecordError(
+                f"{where}: {row.id!r} and {row.evaluates!r}, which it evaluates, need one config"
+            )
     return Experiment(
         id=f"{stem}/{item['id']}",
         title=item["title"],
@@ -190,7 +215,7 @@ def _experiment(item: dict, where: str, stem: str, data: dict) -> Experiment:
 
 
 def _row(item: dict, where: str) -> Variation:
-    check_keys(item, where, {"id": str, "name": str, "config": str}, {"overrides": list})
-    return Variation(
-        item["id"], item["name"], item["config"], tuple(map(str, item.get("overrides", [])))
-    )
+    optional = {"overrides": list, "evaluates": str}
+    check_keys(item, where, {"id": str, "name": str, "config": str}, optional)
+    overrides = tuple(map(str, item.get("overrides", [])))
+    return Variation(item["id"], item["name"], item["config"], overrides, item.get("evaluates"))

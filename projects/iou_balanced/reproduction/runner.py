@@ -115,7 +115,8 @@ def _without_training(run, folder, output_dir, what) -> Outcome | None:
     if finished:
         return Outcome(run, "was finished")
     if run.start is not None and not run.start.weights(output_dir).is_file():
-        return _failed(run, folder, f"it starts from {run.start.name}, which has not finished")
+        verb = "starts from" if run.evaluates is None else "evaluates"
+        return _failed(run, folder, f"it {verb} {run.start.name}, which has not finished")
     return None
 
 

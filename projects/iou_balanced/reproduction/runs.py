@@ -10,11 +10,16 @@ from .quick import quick_overrides
 from .records import Row, all_rows
 
 PROFILES = ("full", "quick")
+WEIGHTS = "train.init_checkpoint="
+"""The override with the weights of another run."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a config with overrides and a seed; several rows may share it."""
+    """One training of a config with overrides and a seed, or an evaluation of what it left.
+
+    Several rows may share it.
+    """
 
     config: str
     """A file of configs/, without .py."""
@@ -30,6 +35,8 @@ class Run:
     """Ids of the rows that show it, of those that were asked for."""
     starts_from: str | None = None
     """The config whose run of the same seed has the weights that this one starts from."""
+    evaluates: tuple[str, ...] | None = None
+    """Overrides of the run, of this config and seed, whose weights are evaluated; None: trains."""
 
     @property
     def all_overrides(self) -> list[str]:
@@ -43,7 +50,10 @@ class Run:
 
     @property
     def start(self) -> "Run | None":
-        """The run that has the weights this one starts from."""
+        """The run that has the weights this one starts from, or evaluates."""
+        if self.evaluates is not None:
+            added = self.profile_overrides
+            return Run(self.config, self.evaluates, self.profile, added, self.seed, ())
         if self.starts_from is None:
             return None
         return Run(self.starts_from, (), self.profile, (), self.seed, ())
@@ -73,7 +83,7 @@ class Run:
         if self.start is None:
             return self.all_overrides
         weights = quote(str(self.start.weights(output_dir)))
-        return [*self.all_overrides, f"train.init_checkpoint={weights}"]
+        return [*self.all_overrides, f"{WEIGHTS}{weights}"]
 
 
 def slug(overrides: Sequence[str]) -> str:
@@ -151,6 +161,7 @@ def command(run: Run, output_dir: Path, *, num_gpus: int = 1, resume: bool = Fal
     words = ["tools/train_net.py", "--config-file", f"configs/{run.config}.py"]
     words += ["--num-gpus", str(num_gpus)] if num_gpus != 1 else []
     words += ["--resume"] if resume else []
+    words += ["--eval-only"] if run.evaluates is not None else []
     folder = quote(str(run.folder(output_dir)))
     words += [*run.overrides_in(output_dir), f"train.seed={run.seed}"]
     return [*words, f"train.output_dir={folder}"]
