@@ -102,6 +102,28 @@ def test_nothing_to_do_is_a_zero_attached_to_the_graph(name, situation, reductio
     assert loss.dim() == 0 or reduction == "none"
 
 
+@pytest.mark.parametrize("name", HAVE_BACKENDS)
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_an_ignored_row_costs_nothing_whatever_its_logits_are(name, dtype, reduction, value):
+    """The softmax ones are PyTorch's, whose gradient of such a row is no number."""
+    pred, labels, *rest = inputs(name)
+    ignored = labels < 0
+    found = []
+    for other in (0.0, value):
+        logits = pred.clone()
+        logits[ignored] = other
+        logits = logits.to(dtype).requires_grad_()
+        loss = LOSSES[name](logits, labels, *rest, reduction=reduction)
+        (grad,) = torch.autograd.grad(loss.sum(), logits)
+        found.append((loss, grad))
+    for expected, got in zip(*found, strict=True):
+        assert got.isfinite().all()
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert (found[1][1][ignored] == 0).all()
+
+
 @every_loss
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

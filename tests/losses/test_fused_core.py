@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 from iou_balanced.losses import SigmoidFocalLoss, sigmoid_focal_loss
-from iou_balanced.losses.fused import chunks, compiled, positives, rows
+from iou_balanced.losses.fused import chunks, compiled, eager, positives, rows
 
 K = 20
 LABELS = torch.tensor([[0, K, -1, 7, K, 3], [K, 19, K, -1, 2, K]])
@@ -80,7 +80,8 @@ def test_labels_that_are_not_looked_at(dtype, reduction, num_positives, monkeypa
     results = []
     for looks in (True, False):
         if not looks:
-            monkeypatch.setattr(positives, "may_look_at", lambda x: False)
+            for module in (positives, rows, eager):
+                monkeypatch.setattr(module, "may_look_at", lambda x: False)
             assert positives.own_places(LABELS, K) is positives.ignored_places(LABELS) is None
         x = scores.clone().requires_grad_()
         levels = [x[:, :2], x[:, 2:]]

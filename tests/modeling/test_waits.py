@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 import iou_balanced
 from iou_balanced.engine import load_config
 from iou_balanced.losses import checks, debug
-from iou_balanced.losses.fused import positives
+from iou_balanced.losses.fused import eager, positives, rows
 from iou_balanced.modeling import dense
 from iou_balanced.modeling.ssd import mining
 
@@ -54,7 +54,7 @@ def _flat(x):
 
 
 def waits_of(model, arguments, monkeypatch):
-    for module in (checks, positives, mining):
+    for module in (checks, eager, mining, positives, rows):
         monkeypatch.setattr(module, "may_look_at", lambda x: False)
     monkeypatch.setattr(
         dense, "count_tensor", lambda n, device: torch.tensor(n).as_subclass(OnHost)

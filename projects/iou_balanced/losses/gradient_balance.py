@@ -121,10 +121,10 @@ def _column_slopes(scores: RowScores, negatives: Negatives) -> Tensor:
         gamma = rows.of_classes(gamma.to(dtype))
     total = torch.zeros(scores.num_classes, dtype=torch.float64, device=rows.labels.device)
     for chunk in rows.chunks():
-        logits = rows.logits[chunk.level][chunk.place].to(dtype)
-        slopes = focal_slope(logits, gamma, negatives.detached)
-        for factor in [*rows.weights(chunk, dtype), rows.counts(chunk, dtype)]:
+        slopes = focal_slope(rows.read(chunk, dtype), gamma, negatives.detached)
+        for factor in rows.weights(chunk, dtype):
             slopes.mul_(factor)
+        rows.hide_ignored(slopes, chunk)
         rows.hide_own(slopes, chunk)
         total += slopes.sum(dim=(0, 1))
     return total * negatives.scale

@@ -1,15 +1,20 @@
 """The backend without a compiler: chunk by chunk, so that temporaries stay in a CPU's cache."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..debug import may_look_at
 from .elements import focal_factors, focal_value, softplus_and_sigmoid
 from .heatmaps import HeatMaps
 from .negatives import Negatives
 from .rows import Rows
+
+Summed = tuple[Tensor, list[Tensor] | None]
+"""A sum, and the gradient of each level's logits where it is made along with it."""
 
 
 def why_not(scores: Rows | HeatMaps, negatives: Negatives) -> None:
@@ -54,19 +59,35 @@ def forward(
     if elementwise:
         out = [torch.empty_like(x, dtype=dtype) for x in logits]
         for chunk, value in _values(scores, negatives, dtype):
-            counts = _counts(scores, chunk, dtype)
-            torch.mul(value, counts * negatives.scale, out=out[chunk.level][chunk.place])
+            torch.mul(value, negatives.scale, out=out[chunk.level][chunk.place])
         return own, out, Grads(None)
     # In half precision, a gradient would underflow without the scale of the loss.
     if with_grad and logits[0].dtype == dtype:
-        total, grads = _sum_and_gradients(scores, negatives, dtype)
+        total, grads = _if_finite(partial(_sum_and_gradients, scores, negatives, dtype))
         return own, [total * negatives.scale], Grads(grads)
+    total, _ = _if_finite(partial(_sum_alone, scores, negatives, dtype))
+    return own, [total * negatives.scale], Grads(None)
+
+
+def _if_finite(compute: Callable[..., Summed]) -> Summed:
+    """What it computes; a second time, with ignored rows masked, where the sum is not finite.
+
+    A logit of an ignored row may be whatever it is, and 0 times infinity is no number.
+    """
+    found = compute(masked=False)
+    return found if not may_look_at(found[0]) or found[0].isfinite() else compute(masked=True)
+
+
+def _sum_alone(
+    scores: Rows | HeatMaps, negatives: Negatives, dtype: torch.dtype, *, masked: bool
+) -> Summed:
+    """The sum without the negatives' scale."""
     gamma = _gamma(scores, negatives, dtype)
-    sums = [own.new_zeros(())]
+    sums = [scores.logits[0].new_zeros((), dtype=dtype)]
     for chunk in _chunks(scores):
-        softplus, p = softplus_and_sigmoid(logits[chunk.level][chunk.place].to(dtype))
+        softplus, p = softplus_and_sigmoid(scores.read(chunk, dtype, masked=masked))
         sums.append(_sum(scores, chunk, p.pow_(gamma), softplus))
-    return own, [torch.stack(sums).sum() * negatives.scale], Grads(None)
+    return torch.stack(sums).sum(), None
 
 
 def _values(
@@ -75,21 +96,22 @@ def _values(
     """Each chunk with the weighted values of its elements; own ones are 0."""
     gamma = _gamma(scores, negatives, dtype)
     for chunk in _chunks(scores):
-        value = focal_value(scores.logits[chunk.level][chunk.place].to(dtype), gamma)
+        value = focal_value(scores.read(chunk, dtype), gamma)
         _weigh(value, scores, chunk)
+        scores.hide_ignored(value, chunk)
         scores.hide_own(value, chunk)
         yield chunk, value
 
 
 def _sum_and_gradients(
-    scores: Rows | HeatMaps, negatives: Negatives, dtype: torch.dtype
-) -> tuple[Tensor, list[Tensor]]:
+    scores: Rows | HeatMaps, negatives: Negatives, dtype: torch.dtype, *, masked: bool
+) -> Summed:
     """Both without the negatives' scale; as few passes over a chunk as there can be."""
     gamma = _gamma(scores, negatives, dtype)
     grads = [torch.empty_like(x) for x in scores.logits]
     sums = [grads[0].new_zeros(())]
     for chunk in _chunks(scores):
-        x, grad = (of[chunk.level][chunk.place] for of in (scores.logits, grads))
+        x, grad = scores.read(chunk, dtype, masked=masked), grads[chunk.level][chunk.place]
         modulation, softplus, _ = focal_factors(x, gamma, negatives.detached, out=grad)
         sums.append(_sum(scores, chunk, modulation, softplus))
         grad.mul_(modulation)
@@ -131,15 +153,15 @@ def backward(
         dtype = grad_own.dtype
         gamma = _gamma(scores, negatives, dtype)
         for chunk in _chunks(scores):
-            x = scores.logits[chunk.level][chunk.place].to(dtype)
+            x = scores.read(chunk, dtype)
             modulation, _, slope = focal_factors(x, gamma, negatives.detached)
             _weigh(modulation, scores, chunk)
             # As in the forward pass, to the last bit.
             slope.mul_(modulation)
-            counts = _counts(scores, chunk, dtype)
+            scores.hide_ignored(slope, chunk)
             scale = scales[0] if scales[0].dim() == 0 else scales[chunk.level][chunk.place]
             # Rounded to half precision with the scale of the loss in it.
-            torch.mul(slope, counts * scale, out=grads[chunk.level][chunk.place])
+            torch.mul(slope, scale, out=grads[chunk.level][chunk.place])
     scores.put_own(grads, grad_own)
     return grads
 
@@ -157,9 +179,3 @@ def _weigh(values: Tensor, scores: Any, chunk: Any) -> None:
     """Multiply a chunk's elements by their weights, in place."""
     for factor in scores.weights(chunk, values.dtype):
         values.mul_(factor)
-
-
-def _counts(scores: Any, chunk: Any, dtype: torch.dtype) -> Tensor | float:
-    """Which rows of a chunk count; it broadcasts."""
-    counts: Tensor | None = scores.counts(chunk, dtype)
-    return 1.0 if counts is None else counts

@@ -75,11 +75,12 @@ class HeatMaps(NamedTuple):
         """Make the centres of a chunk's `values` 0."""
         values.masked_fill_(self.gt_heatmap[chunk.place] == 1, 0)
 
+    def read(self, chunk: Chunk, dtype: torch.dtype, *, masked: bool = False) -> Tensor:
+        """(n, K, h, W) logits of a chunk; there is nothing to mask."""
+        return self.logits[0][chunk.place].to(dtype)
+
     def hide_ignored(self, values: Tensor, chunk: Chunk) -> None:
         """Nothing is ignored."""
-
-    def counts(self, chunk: Chunk, dtype: torch.dtype) -> None:
-        """None: nothing is ignored."""
 
     def of_classes(self, numbers: Tensor) -> Tensor:
         """(K,) numbers in a shape that broadcasts with a chunk."""

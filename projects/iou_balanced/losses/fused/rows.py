@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..debug import may_look_at
 from .chunks import Place, chunks_of
 from .positives import ignored_places, own_places
 from .tables import Tables, rest_weights
@@ -123,16 +124,17 @@ class Rows(NamedTuple):
         column, is_positive = self._own_columns(labels)
         values.scatter_(-1, column, values.gather(-1, column).masked_fill_(is_positive, 0))
 
+    def read(self, chunk: Chunk, dtype: torch.dtype, *, masked: bool = False) -> Tensor:
+        """(n, r, K) logits of a chunk; those of ignored rows are -inf if `masked`, or on a GPU."""
+        x, labels = self.logits[chunk.level][chunk.place].to(dtype), self.labels[chunk.of_labels]
+        if masked or not may_look_at(labels):
+            return x.masked_fill((labels < 0).unsqueeze(-1), -torch.inf)
+        return x  # a copy would cost more than `hide_ignored`
+
     def hide_ignored(self, values: Tensor, chunk: Chunk) -> None:
-        """Make the ignored rows of a chunk's (n, r, K) `values` 0."""
+        """Make the ignored rows of a chunk's (n, r, K) `values` 0, where `read` did not."""
         if (places := ignored_places(self.labels[chunk.of_labels])) is not None:
             values[places] = 0
-        else:
-            values.mul_(self.counts(chunk, values.dtype))
-
-    def counts(self, chunk: Chunk, dtype: torch.dtype) -> Tensor:
-        """(n, r, 1), 0 for ignored rows and 1 for all others."""
-        return (self.labels[chunk.of_labels] >= 0).to(dtype).unsqueeze(-1)
 
     def _own_columns(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         is_positive = (labels >= 0) & (labels < self.num_classes)
