@@ -58,6 +58,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default="count",
         help="VOC's difficult objects: like any other, or left aside",
     )
+    parser.add_argument(
+        "--same-weights",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a run that is no training of its own: the first run's weights, seed by seed, "
+        "evaluated in another way; may be given again",
+    )
     args = parser.parse_args(argv)
     refuse_same_names(parser, args.runs)
     return args
@@ -101,7 +109,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> Analysis:
     """Analyze what the command line names."""
-    given = {"split": args.split, "difficult": args.difficult}
+    given = {"split": args.split, "difficult": args.difficult, "same_weights": args.same_weights}
     return analyze(args.ground_truth, dict(args.runs), **given, **options(args))
 
 

@@ -141,6 +141,39 @@ def test_seeds(files):
         analyze(folder / "truth.json", {"a": [seeds[0], seeds[0]]})
 
 
+def test_runs_that_are_the_first_ones_weights(files):
+    """All differences are taken seed by seed: of AP, of scores and IoUs, and of errors."""
+    folder = files[0]
+    runs = {
+        "a": [folder / "plain.json", folder / "seed.json"],
+        "b": [folder / "worse.json", folder / "plain.json"],
+    }
+    one = [
+        analyze(folder / "truth.json", {name: paths[i] for name, paths in runs.items()}, draws=2)
+        for i in range(2)
+    ]
+    found = analyze(folder / "truth.json", runs, draws=20, same_weights=["b"])
+    assert found.settings["same_weights"] == ("b",)
+
+    def numbers(x):
+        yield x.differences["b"]["AP"]
+        yield x.localization["differences"]["b"]["matched"]["rank_correlation"]
+        yield x.errors["differences"]["b"]["missed"]
+
+    for number, *of_seeds in zip(numbers(found), *map(numbers, one), strict=True):
+        spread = np.std([x["value"] for x in of_seeds], ddof=1) / np.sqrt(2)
+        assert spread > 0 and number["se_seeds"] == pytest.approx(spread)
+    for names, message in (
+        (["a"], r"runs after the first, \['b'\], but got 'a'"),
+        (["c"], "but got 'c'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            analyze(folder / "truth.json", runs, draws=2, same_weights=names)
+    runs["b"] = runs["b"][:1]
+    with pytest.raises(ValueError, match=r"'b' has 1 files, and 'a', .* has 2"):
+        analyze(folder / "truth.json", runs, draws=2, same_weights=["b"])
+
+
 def test_files(analysis, tmp_path):
     json_file, csv_file = analysis.write(tmp_path)
     data = json.loads(json_file.read_text())

@@ -81,6 +81,22 @@ def test_one_seed_against_several():
     assert found.p_method == "t"
 
 
+def test_the_same_weights_are_pairs_seed_by_seed():
+    draws = np.tile([-1.0, 1.0], 100)
+    first, second = sample([10, 12, 14], draws), sample([9, 11.5, 13], -draws)
+    found = difference(second, first, 0.95, same_weights=True)
+    # Differences -1, -0.5 and -1: their variance is 1 / 12.
+    assert found.value == pytest.approx(-2.5 / 3)
+    assert found.se_seeds == pytest.approx(1 / 6)
+    independent = difference(second, first, 0.95)
+    assert independent.se_seeds == pytest.approx(
+        math.sqrt(4 / 3 + np.var([9, 11.5, 13], ddof=1) / 3)
+    )
+    assert independent.se_images == found.se_images
+    alone = difference(sample([9], -draws), sample([10], draws), 0.95, same_weights=True)
+    assert alone.se_seeds is None
+
+
 def test_permutation_p():
     draws = np.random.default_rng(0).normal(size=200)
     first, second = sample([10], draws), sample([11], 0 * draws)

@@ -86,6 +86,8 @@ def compare(
     confidence: float,
     swapped: Mapping[str, np.ndarray] | None = None,
     class_names: Sequence[str] = (),
+    *,
+    same_weights: bool = False,
 ) -> dict[str, Estimate]:
     """Metric -> difference to the first run, classes corrected for their number.
 
@@ -95,11 +97,12 @@ def compare(
         confidence: of the intervals, such as 0.95.
         swapped: metric -> differences under permutation, in 0..1.
         class_names: (K,) whose metrics are corrected together.
+        same_weights: see `difference`.
     """
     result = {}
     for name, sample in samples.items():
         draws = None if swapped is None or name not in swapped else 100 * swapped[name]
-        result[name] = difference(sample, first[name], confidence, draws)
+        result[name] = difference(sample, first[name], confidence, draws, same_weights=same_weights)
     classes = [result[class_metric(name)] for name in class_names]
     for item, corrected in zip(classes, holm([item.p for item in classes]), strict=True):
         item.p_holm = corrected

@@ -100,12 +100,18 @@ def estimate(sample: Sample, confidence: float) -> Estimate:
 
 
 def difference(
-    sample: Sample, first: Sample, confidence: float, swapped: np.ndarray | None = None
+    sample: Sample,
+    first: Sample,
+    confidence: float,
+    swapped: np.ndarray | None = None,
+    *,
+    same_weights: bool = False,
 ) -> Estimate:
     """The difference of two runs, paired: both have the same draws of images.
 
     Where one run has several seeds and the other one, the spread of the other is taken to be as
-    large.
+    large. Seeds are no pairs, because two trainings with one seed part at the first rounding; the
+    same weights, evaluated in two ways, are.
 
     Args:
         sample: of the run.
@@ -113,6 +119,7 @@ def difference(
         confidence: such as 0.95.
         swapped: (permutations,) differences where the runs are swapped in half of the images; for
             runs of one seed.
+        same_weights: whether each seed of the run has the weights of the first run's.
     """
     value = sample.value - first.value
     draws = sample.draws[:, 1:].mean(axis=0) - first.draws[:, 1:].mean(axis=0)
@@ -121,7 +128,10 @@ def difference(
     known = {i: run.seed_variance() for i, run in enumerate(runs)}
     given = [v for v in known.values() if v is not None]
     seeds = []
-    if len(given) == 2:
+    if same_weights and given:
+        of_seeds = sample.draws[:, 0] - first.draws[:, 0]
+        seeds = [(float(of_seeds.var(ddof=1)) / len(of_seeds), len(of_seeds) - 1)]
+    elif len(given) == 2:
         seeds = [(known[i] / run.num_seeds, run.num_seeds - 1) for i, run in enumerate(runs)]
     elif given:
         most = max(run.num_seeds for run in runs)

@@ -3,7 +3,7 @@
 Letters: K classes, W weightings, S seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -32,6 +32,7 @@ def localization_numbers(
     confidence: float,
     processes: int = 1,
     progress: bool = False,
+    same_weights: Collection[str] = (),
 ) -> dict:
     """All numbers of `populations`, for each run and each difference to the first; plain data.
 
@@ -80,7 +81,7 @@ def localization_numbers(
                 kind: _estimates(
                     samples[name][kind],
                     truth,
-                    partial(_difference, confidence),
+                    partial(_difference, confidence, name in same_weights),
                     samples[first][kind],
                 )
                 for kind in POPULATIONS
@@ -131,8 +132,8 @@ def _estimate(confidence: float, sample: Sample, first: None) -> dict:
     return estimate(sample, confidence).to_dict()
 
 
-def _difference(confidence: float, sample: Sample, first: Sample) -> dict:
-    return difference(sample, first, confidence).to_dict()
+def _difference(confidence: float, same_weights: bool, sample: Sample, first: Sample) -> dict:
+    return difference(sample, first, confidence, same_weights=same_weights).to_dict()
 
 
 def _estimates(samples: dict, truth: GroundTruth, make, first: dict | None = None) -> dict:

@@ -37,6 +37,7 @@ def analyze(
     confidence: float = 0.95,
     processes: int = 1,
     progress: bool = False,
+    same_weights: Sequence[str] = (),
 ) -> Analysis:
     """Compare the detections of runs, with intervals.
 
@@ -55,14 +56,18 @@ def analyze(
         processes: for more than 1, new processes are started: a script then needs its
             `if __name__ == "__main__":`.
         progress: show a bar on stderr.
+        same_weights: runs that are no trainings of their own: each of their files is of the weights
+            of the first run's file in its place, evaluated in another way. Their differences are
+            taken seed by seed.
 
     Raises:
         OSError: a file cannot be read.
         ValueError: no run; bad files, see `read_ground_truth` and `read_detections`; an argument
             that makes no sense.
     """
-    settings = Settings(draws, permutations, seed, confidence, processes, progress)
     members = _members(runs)
+    same_weights = _check_same_weights(same_weights, members)
+    settings = Settings(draws, permutations, seed, confidence, processes, progress, same_weights)
     truth = ground_truth
     if not isinstance(truth, GroundTruth):
         truth = read_ground_truth(truth, split=split, difficult=difficult)
@@ -142,6 +147,27 @@ def _members(runs: Mapping[str, object]) -> dict[str, list]:
     return members
 
 
+def _check_same_weights(names: Sequence[str], members: Mapping[str, list]) -> tuple[str, ...]:
+    """Return the names.
+
+    Raises:
+        ValueError: one is not of a run after the first, or its seeds are not as many.
+    """
+    first, *others = members
+    for name in names:
+        if name not in others:
+            raise ValueError(
+                f"Expected argument `same_weights` to name runs after the first, {others}, but "
+                f"got {name!r}"
+            )
+        if len(members[name]) != len(members[first]):
+            raise ValueError(
+                f"run {name!r} has {len(members[name])} files, and {first!r}, whose weights they "
+                f"are of, has {len(members[first])}"
+            )
+    return tuple(names)
+
+
 def _match_all(truth: GroundTruth, members: Mapping[str, list], settings: Settings) -> list:
     """In the order of the runs and their seeds."""
     tasks = [results for seeds in members.values() for results in seeds]
@@ -193,9 +219,15 @@ def _analyze(
             pair = (runs[first][0], runs[name][0])
             swapped = permute(truth, *pair, draws=settings.permutations, **options)
         differences[name] = compare(
-            samples[name], samples[first], settings.confidence, swapped, truth.class_names
+            samples[name],
+            samples[first],
+            settings.confidence,
+            swapped,
+            truth.class_names,
+            same_weights=name in settings.same_weights,
         )
     options |= {"draws": settings.draws, "confidence": settings.confidence}
+    options |= {"same_weights": settings.same_weights}
     return {
         "runs": {n: _plain(estimate_all(s, settings.confidence)) for n, s in samples.items()},
         "differences": {name: _plain(found) for name, found in differences.items()},

@@ -15,6 +15,7 @@ class Settings:
     confidence: of the intervals.
     processes: that share the work.
     progress: show a bar on stderr.
+    same_weights: see `analyze`.
 
     Raises:
         ValueError: a number that makes no sense.
@@ -26,6 +27,7 @@ class Settings:
     confidence: float = 0.95
     processes: int = 1
     progress: bool = False
+    same_weights: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name, least in (("draws", 2), ("permutations", 0), ("seed", 0), ("processes", 1)):
@@ -45,4 +47,6 @@ class Settings:
         """What the numbers depend on."""
         result = asdict(self)
         del result["processes"], result["progress"]
+        if not self.same_weights:
+            del result["same_weights"]
         return result

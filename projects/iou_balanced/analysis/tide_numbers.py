@@ -3,7 +3,7 @@
 Letters: N images, K classes, B draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -30,6 +30,7 @@ def tide_numbers(
     confidence: float,
     processes: int = 1,
     progress: bool = False,
+    same_weights: Collection[str] = (),
 ) -> dict:
     """Gains in percentage points of AP50, and counts, for each run and difference; plain data.
 
@@ -75,7 +76,9 @@ def tide_numbers(
         },
         "differences": {
             name: {
-                kind: difference(x, samples[first][kind], confidence).to_dict()
+                kind: difference(
+                    x, samples[first][kind], confidence, same_weights=name in same_weights
+                ).to_dict()
                 for kind, x in samples[name].items()
             }
             for name in others

@@ -99,10 +99,17 @@ def analyze_experiment(experiment: Experiment, output_dir: Path, **options) -> A
         raise RecordError(f"{experiment.id}: no run of {experiment.rows[0].id!r} has finished")
     inputs = {x.row.name: [read_run_folder(folder) for folder in x.folders] for x in rows}
     first = inputs[rows[0].row.name][0]
+    seeds = {x.row.name: [record["seed"] for record in x.records] for x in rows}
+    same = [
+        x.row.name
+        for x in rows
+        if x.row.evaluates == rows[0].row.id and seeds[x.row.name] == seeds[rows[0].row.name]
+    ]
     return analyze(
         first.read_ground_truth(),
         {name: [str(one.detections) for one in members] for name, members in inputs.items()},
         train_counts=first.class_counts,
+        same_weights=same,
         **options,
     )
 
