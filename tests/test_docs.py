@@ -48,6 +48,18 @@ def test_every_block_has_a_language(page):
     assert {block.language for block in blocks(page)} <= LANGUAGES
 
 
+@by_page
+def test_rows_of_tables_are_as_long_as_their_head(page):
+    table = 0
+    for line in prose(page).splitlines():
+        if not line.startswith("|"):
+            table = 0
+            continue
+        cells = len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", line)))
+        table = table or cells
+        assert cells == table, line
+
+
 # Links.
 
 
