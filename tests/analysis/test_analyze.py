@@ -243,6 +243,12 @@ def test_training_counts(files, tmp_path):
     rows = [{"name": n, "instances": 5, "images": 3} for n in truth.class_names]
     path.write_text(json.dumps({"data_set": "x", "num_images": 9, "classes": rows}))
     assert read_train_counts(path, truth.class_names)["class 1"] == {"instances": 5, "images": 3}
+    said = []
+    few = read_train_counts(path, truth.class_names[:2], warn=said.append)
+    assert list(few) == list(truth.class_names[:2])
+    assert "counts.json has also counts of 'class 2' and 'class 3', which the gro" in said[0]
+    read_train_counts(path, truth.class_names, warn=said.append)
+    assert len(said) == 1
     with pytest.raises(ValueError, match="no counts of 'bird'"):
         read_train_counts(path, ["bird"])
     path.write_text('["cat"]')

@@ -102,6 +102,17 @@ def test_an_override_that_the_config_needs_is_not_to_blame():
     assert str(error).startswith(f"{other}: model.backbone.bottom_up: timm ")
 
 
+def test_a_target_whose_arguments_came_along():
+    target = "model.class_balance._target_=iou_balanced.losses.BalanceOriented"
+    error = blamed(CONFIG, ["train.device=cpu", target, "model.class_balance.intensity=0.1"])
+    assert str(error).startswith(f"{target}: nothing can be built with it (TypeError")
+    assert "'schedule'" in str(error)
+    # And where it is one of them that is wrong.
+    target, wrong = target.replace("BalanceOriented", "ClassBalanced"), "model.class_balance.beta=2"
+    others = ["model.class_balance.intensity=0.1", target]
+    assert str(blamed(CONFIG, [*others, wrong])).startswith("model.class_balance.beta=2: Expected")
+
+
 @pytest.mark.parametrize("eval_only", [False, True])
 def test_a_backend_in_the_environment(tmp_path, monkeypatch, eval_only):
     """One line, before anything is read."""

@@ -1,8 +1,12 @@
+import copy
+
 import pytest
+from detectron2.config import instantiate
 from omegaconf import OmegaConf
 
 from iou_balanced.engine import UserError, apply_overrides, load_config
 from iou_balanced.engine.checks import instantiate_model
+from iou_balanced.losses import ClassBalanced, CorrelationLoss, VarifocalLoss
 
 from .helpers import BASELINE, CONFIG, ROOT
 
@@ -76,7 +80,42 @@ def test_a_new_target_keeps_only_what_it_accepts():
     assert set(cfg.datasets.train) == {"_target_", "split"}  # image_size is none of its arguments
 
 
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ("retinanet_small", "model.class_balance"),
+        ("centernet_small", "model.class_balance"),
+        ("faster_rcnn_small", "model.roi_heads.box_predictor.class_balance"),
+    ],
+)
+def test_a_call_that_needs_the_number_of_classes_gets_the_models(config, key):
+    cfg = load_config(
+        str(ROOT / f"configs/Digits/{config}.py"),
+        [f"{key}.power=0.5", f"{key}._target_=iou_balanced.losses.ClassBalanced"],
+    )
+    model = instantiate(cfg.model)
+    (made,) = [x for x in model.modules() if isinstance(x, ClassBalanced)]
+    assert (made.num_classes, made.power) == (10, 0.5)
+    count = "model.roi_heads.num_classes" if "roi_heads" in key else "model.num_classes"
+    apply_overrides(cfg, [f"{count}=4"])
+    assert OmegaConf.select(cfg, f"{key}.num_classes") == 4
+    apply_overrides(cfg, [f"{key}.num_classes=7"])
+    assert OmegaConf.select(cfg, f"{key}.num_classes") == 7
+
+
+def test_targets_within_targets_in_any_order(cfg):
+    inner = "model.cls_loss.loss._target_=iou_balanced.losses.VarifocalLoss"
+    outer = "model.cls_loss._target_=iou_balanced.losses.CorrelationLoss"
+    for overrides in ([inner, outer], [outer, inner]):
+        made = apply_overrides(copy.deepcopy(cfg), ["model.cls_loss.loss.gamma=1.5", *overrides])
+        loss = instantiate(made.model.cls_loss)
+        assert (type(loss), type(loss.loss)) == (CorrelationLoss, VarifocalLoss)
+        assert loss.loss.gamma == 1.5
+
+
 def test_the_call_of_an_unknown_function_is_an_error(cfg):
+    with pytest.raises(UserError, match=r"did you mean iou_balanced\.losses\.VarifocalLoss\?"):
+        apply_overrides(cfg, ["model.cls_loss._target_=iou_balanced.losses.VarifocallLoss"])
     with pytest.raises(UserError, match="register_vok_dir: there is no such function"):
         apply_overrides(cfg, ["datasets.train._target_=iou_balanced.data.register_vok_dir"])
 

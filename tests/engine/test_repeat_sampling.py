@@ -53,6 +53,48 @@ def test_columns_by_hand(log):
     assert "train.repeat_threshold=1: an epoch has 5 images on average in the place of 4" in log()
 
 
+def test_difficult_boxes_count_for_none_of_the_numbers_or_for_all():
+    """Of ten images six show class 1, five of them by a difficult box alone."""
+    images = [image(0) for _ in range(4)] + [image(0, 1) for _ in range(6)]
+    for record in images[4:9]:
+        record["annotations"][1]["difficult"] = 1
+    factors = repeat_factors(images, 0.5, ignore_difficult=True)
+    assert factors.tolist() == pytest.approx([1.0] * 9 + [math.sqrt(5)])
+    counts = ClassCounts.from_dicts(images, NAMES, ignore_difficult=True)
+    columns = repeat_columns(images, 0.5, counts, ignore_difficult=True)
+    assert columns["repeat"] == pytest.approx([1.0, math.sqrt(5)])
+    assert columns["instances an epoch"] == [11.0, 2.0]  # 9 + 2.24, and 2.24
+    assert repeat_factors(images, 0.5).tolist() == [1.0] * 10
+    counts = ClassCounts.from_dicts(images, NAMES)
+    columns = repeat_columns(images, 0.5, counts)
+    assert columns == {"repeat": [1.0, 1.0], "instances an epoch": [10.0, 6.0]}
+
+
+def test_a_crowd_shows_its_class_as_detectron2_has_it():
+    images = [image(0), image(0), image(0), image(1)]
+    images[3]["annotations"][0]["iscrowd"] = 1
+    columns = repeat_columns(images, 1.0, ClassCounts.from_dicts(images, NAMES))
+    assert columns["repeat"] == pytest.approx([math.sqrt(4 / 3), 2.0])
+    assert columns["instances an epoch"] == [3.0, 0.0]
+
+
+def test_the_loader_leaves_out_what_the_mapper_does():
+    cfg = tiny_config("train.repeat_threshold=1.0", "train.seed=5")
+    cfg.dataloader.train.mapper = {
+        "_target_": "iou_balanced.data.BoxAwareDatasetMapper",
+        **{k: v for k, v in cfg.dataloader.train.mapper.items() if k != "_target_"},
+        "ignore_difficult": True,
+    }
+    dataset = read_train_dataset(cfg)
+    for record in dataset[1:]:
+        for a in record["annotations"]:
+            a["difficult"] = 1
+    expected = repeat_sampler(dataset, 1.0, seed=5, ignore_difficult=True)
+    loader = build_train_loader(cfg, dataset=dataset)
+    names = [x["file_name"] for batch in itertools.islice(loader, 4) for x in batch]
+    assert names == [dataset[i]["file_name"] for i in itertools.islice(expected, len(names))]
+
+
 def test_the_loader_samples_by_it():
     cfg = tiny_config("train.repeat_threshold=1.0", "train.seed=5")
     dataset = read_train_dataset(cfg)

@@ -1,5 +1,7 @@
 """`BalancedDefaultTrainer`: CenterNet with class weights from a yaml config, end to end."""
 
+import json
+import re
 from pathlib import Path
 from types import MethodType
 
@@ -14,8 +16,9 @@ from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from iou_balanced.backbones import TimmBackbone, imagenet
-from iou_balanced.data import centernet_augmentations
+from iou_balanced.data import ClassCounts, centernet_augmentations
 from iou_balanced.engine import BalancedDefaultTrainer, ClassBalanceHook, UserError
+from iou_balanced.engine.yaml_trainer import _yaml_key
 from iou_balanced.evaluation import VOCDetectionEvaluator
 
 from .yaml_photos import BOX, NAME, train
@@ -105,14 +108,78 @@ def test_end_to_end(config, photos, timm_weights):
 
 
 def test_evaluation_in_training(config):
-    """Also of a model without class weights, whose class counts are not known."""
+    """Also of a model without class weights."""
     config.MODEL.CLASS_BALANCE.NAME = ""
     config.SOLVER.MAX_ITER = 1
     trainer = BalancedDefaultTrainer(config)
     trainer.train()
     results = trainer._last_eval_results["bbox"]
-    assert 0 <= results["AP"] <= 100 and "AP_tail" not in results
+    assert 0 <= results["AP"] <= 100 and {"AP_tail", "AP_head"} <= set(results)
     assert trainer.storage.latest()["bbox/AP"][0] == results["AP"]
+    counts = ClassCounts.load(Path(config.OUTPUT_DIR, "class_counts.json"))
+    assert (counts.instances, counts.images) == ((6, 2, 1), (3, 2, 1))
+    assert len(counts.fractal_dimensions) == 3
+
+
+def scores_of(config, trainer):
+    """Of all detections of an evaluation, by class."""
+    BalancedDefaultTrainer.test(config, trainer.model)
+    file = Path(config.OUTPUT_DIR, "inference", "coco_instances_results.json")
+    found = json.loads(file.read_text())
+    assert len(found) > 0
+    return {k: sorted(x["score"] for x in found if x["category_id"] == k) for k in range(3)}
+
+
+@pytest.mark.parametrize("name", ["PriorAdjustment", "FractalAdjustment"])
+def test_scores_adjusted_in_an_evaluation(config, name):
+    config.MODEL.CLASS_BALANCE.NAME = ""
+    config.SOLVER.MAX_ITER = 1
+    trainer = BalancedDefaultTrainer(config)
+    trainer.train()
+    plain = scores_of(config, trainer)
+    config.TEST.LOGIT_ADJUSTMENT.NAME = name
+    adjusted = scores_of(config, trainer)
+    assert adjusted != plain and max(adjusted[2]) > max(adjusted[0])  # the rarest class goes up
+    with pytest.raises(UserError, match=rf"LOGIT_ADJUSTMENT\.NAME={name} is for a trained model"):
+        BalancedDefaultTrainer(config).train()
+    config.TEST.LOGIT_ADJUSTMENT.NAME = ""
+    assert scores_of(config, trainer) == plain  # nothing stays
+    config.TEST.LOGIT_ADJUSTMENT.NAME = name
+    Path(config.OUTPUT_DIR, "class_counts.json").unlink()
+    with pytest.raises(UserError, match=r"there is no class_counts\.json .*CLASS_COUNTS=FILE"):
+        BalancedDefaultTrainer.test(config, trainer.model)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("NAME", "prior", "LOGIT_ADJUSTMENT.NAME=prior: give '', PriorAdjustment or Fractal"),
+        ("STRENGTH", 1.0, "LOGIT_ADJUSTMENT.STRENGTH=1.0: PriorAdjustment has no such argument"),
+        ("TAU", -1.0, "LOGIT_ADJUSTMENT.TAU=-1"),
+        ("COUNTED", "boxes", "LOGIT_ADJUSTMENT.COUNTED=boxes: give instances or images"),
+    ],
+)
+def test_bad_adjustments(config, key, value, message):
+    config.TEST.LOGIT_ADJUSTMENT.NAME = "PriorAdjustment"
+    config.TEST.LOGIT_ADJUSTMENT[key] = value
+    with pytest.raises(UserError, match=re.escape(message)):
+        BalancedDefaultTrainer(config).train()
+
+
+def test_repeat_factors_stand_in_the_table(config, log):
+    """With class weights and without, for Detectron2's sampler."""
+    config.DATALOADER.SAMPLER_TRAIN = "RepeatFactorTrainingSampler"
+    config.DATALOADER.REPEAT_THRESHOLD = 1.0
+    for name in ("BalanceOriented", ""):
+        config.MODEL.CLASS_BALANCE.NAME = name
+        trainer = BalancedDefaultTrainer(config)
+        (hook,) = hooks_of(trainer)
+        # Shares of the images 3 / 4, 1 / 2, 1 / 4: factors 1.155, 1.414 and 2.
+        assert hook._columns["repeat"] == pytest.approx([2 / 3**0.5, 2**0.5, 2.0])
+        # Cats: two in an image with a dog, three with none, one with dog and emu.
+        cats = 2 * 2**0.5 + 3 * 2 / 3**0.5 + 2
+        assert hook._columns["instances an epoch"] == [round(cats), round(2**0.5 + 2), 2]
+    assert "DATALOADER.REPEAT_THRESHOLD=1: an epoch has" in log()
 
 
 @pytest.mark.parametrize(
@@ -172,6 +239,13 @@ def test_a_loader_of_ones_own(config):
     assert len(hooks_of(trainer)) == 1
     assert trainer.model.class_balance.class_counts == [6, 2, 1]
     assert trainer.model.class_balance.image_counts == [3, 2, 1]
+
+
+def test_statistics_are_not_of_the_class_weights(config):
+    """What the error of a resume with other statistics names."""
+    assert _yaml_key("class_balance", "intensity") == "MODEL.CLASS_BALANCE.INTENSITY"
+    assert _yaml_key("class_balance", "") == "MODEL.CLASS_BALANCE"
+    assert _yaml_key("cls_loss", "") == "MODEL.IOU_BALANCED.CLS_LOSS"
 
 
 def test_without_class_weights(config, photos):

@@ -14,7 +14,7 @@ from detectron2.modeling import GeneralizedRCNN, build_model
 from torch import nn
 
 from iou_balanced import Predictor
-from iou_balanced.data import CenterPad
+from iou_balanced.data import CenterPad, ClassCounts
 from iou_balanced.engine import UserError
 from iou_balanced.inference.onnx import export, operators
 
@@ -114,6 +114,28 @@ def test_few_detections(exported_retinanet, tmp_path):
     assert len(high(black)["instances"]) == 0
     in_torch = Predictor(cfg, weights, device="cpu")
     assert close(in_torch(images[0]), Predictor(None, file, device="cpu")(images[0])) > 0
+
+
+@pytest.mark.parametrize("kind", ["PriorAdjustment", "FractalAdjustment"])
+def test_an_adjustment_is_part_of_the_graph(tmp_path, kind):
+    names = [str(k) for k in range(10)]
+    many = [50 if k % 2 else 5 for k in range(10)]
+    dimensions = [1.0 + (k % 2) / 2 for k in range(10)]
+    counts = ClassCounts(names, many, many, num_images=60, fractal_dimensions=dimensions)
+    key = "train.logit_adjustment"
+    cfg = small_config(
+        "retinanet_small",
+        f"{key}._target_=iou_balanced.modeling.{kind}",
+        f"{key}.class_counts={counts.save(tmp_path / 'counts.json')}",
+    )
+    weights, found, file = exported(cfg, tmp_path)
+    assert found.comparison.num_detections > 0
+    (image,) = write_images(tmp_path / "one", (70, 90))
+    in_torch = Predictor(cfg, weights, device="cpu")(image)
+    assert close(in_torch, Predictor(None, file, device="cpu")(image)) > 0
+    del cfg.train.logit_adjustment
+    plain = Predictor(cfg, weights, device="cpu")(image)["instances"]
+    assert not torch.equal(plain.scores, in_torch["instances"].scores)
 
 
 def test_the_flip_test_of_centernet_and_a_canvas_of_any_size(tmp_path):

@@ -222,6 +222,10 @@ def test_half_precision(dtype):
             r"`loss` to be .*but got PenaltyReducedFocalLoss",
         ),
         (
+            lambda: CorrelationLoss(loss=CorrelationLoss()),
+            r"`loss` to be without a correlation loss of its own",
+        ),
+        (
             lambda: CorrelationLoss()(example(), LABELS, None),
             r"`pos_iou` .*shape \(6,\), but got None",
         ),

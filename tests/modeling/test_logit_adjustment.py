@@ -1,5 +1,6 @@
 """Scores of trained detectors adjusted by the frequencies of the classes."""
 
+import decimal
 import math
 
 import pytest
@@ -26,6 +27,19 @@ def adjustment(kind=PriorAdjustment, counts=COUNTS, **kwargs):
     made = kind(**kwargs)
     made.set_counts(counts)
     return made
+
+
+def _space_shift(made):
+    """(K,) d of the class's docstring."""
+    phi = torch.tensor(COUNTS.fractal_dimensions).double() ** made.strength
+    return math.log10(1 / 3) - (phi / phi.sum()).log10()
+
+
+def _logit_of_product(a, b):
+    with decimal.localcontext() as context:
+        context.prec = 400
+        score = 1 / (1 + (-decimal.Decimal(a)).exp()) / (1 + (-decimal.Decimal(b)).exp())
+        return (score / (1 - score)).ln()
 
 
 class TestFormulas:
@@ -76,6 +90,21 @@ class TestFormulas:
         scores = made(x, is_softmax=False).sigmoid()
         torch.testing.assert_close(scores, x.sigmoid() * (x + shift).sigmoid(), rtol=1e-5, atol=0)
         assert scores[2, 1] > 0  # a product of 1e-35 still ranks
+
+    def test_fractal_sigmoid_is_exact_at_the_ends(self):
+        """Where the score itself, in float64, is 0 or 1 to all digits as well."""
+        made = adjustment(FractalAdjustment)
+        x = torch.tensor([-300.0, -30, -1, 0, 1, 30, 300]).double()[:, None].expand(-1, 3)
+        a, b = x, x + made.prior_shift[:3] + _space_shift(made)
+        expected = [
+            [float(_logit_of_product(p, q)) for p, q in zip(*rows, strict=True)]
+            for rows in zip(a.tolist(), b.tolist(), strict=True)
+        ]
+        found = made(x, is_softmax=False)
+        torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=1e-6, atol=1e-6)
+        ends = torch.tensor([[-math.inf] * 3, [math.inf] * 3])
+        assert torch.equal(made(ends, is_softmax=False), ends)
+        assert made(torch.full((1, 3), math.nan), is_softmax=False).isnan().all()
 
     def test_half_precision(self):
         for kind in (PriorAdjustment, FractalAdjustment):

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import get_cfg, instantiate
+from detectron2.config import LazyCall, get_cfg, instantiate
 from detectron2.engine import DefaultTrainer, SimpleTrainer
 from detectron2.utils.events import EventStorage
 
-from iou_balanced import balance
+from iou_balanced import balance, losses
 from iou_balanced.engine import BalancedDefaultTrainer, ResumeStateHook
 from iou_balanced.engine.seeding import SeedHook
 
@@ -46,6 +46,31 @@ def test_a_resume_without_the_hook_says_what_is_lost(tmp_path, caplog, hooks):
     ) is (not hooks)
 
 
+@pytest.mark.parametrize("loss", ["EqualizedFocalLoss", "EqualizationLossV2"])
+def test_statistics_that_are_lost_are_named(caplog, loss):
+    config = balance(small_retinanet(), eta=None, lam=None)
+    config.cls_loss = LazyCall(getattr(losses, loss))()
+    model = instantiate(config).train()
+    with EventStorage(500), caplog.at_level(logging.WARNING, "iou_balanced"):
+        model([make_input()])
+        assert "iteration 500 without the state of cls_loss.statistics" in caplog.text
+        caplog.clear()
+        model([make_input()])  # they are kept from now on
+    assert "without the state" not in caplog.text
+
+
+def test_what_the_new_loss_does_not_keep_is_named(caplog):
+    config = balance(small_retinanet(), eta=None, lam=None)
+    state = ResumeStateHook(instantiate(config)).state_dict()
+    kept = {"positive": [1.0] * 3, "negative": [1.0] * 3, "of": "EqualizationLossV2"}
+    with caplog.at_level(logging.WARNING, "iou_balanced"):
+        hook = ResumeStateHook(instantiate(config))
+        hook.load_state_dict({**state, "cls_loss.statistics": dict.fromkeys(kept)})
+        assert not caplog.text  # nothing was kept yet
+        hook.load_state_dict({**state, "cls_loss.statistics": kept})
+    assert "The interrupted run kept a state of cls_loss.statistics, which is lost" in caplog.text
+
+
 def test_any_trainer_records_w_loc():
     model = instantiate(balance(small_retinanet(), weight=2.5)).train()
     with EventStorage() as storage:
@@ -58,7 +83,7 @@ def test_the_yaml_trainer_has_the_hook(monkeypatch, tmp_path):
         def __init__(self):
             self.cfg = get_cfg()
             model = instantiate(small_retinanet())
-            self._trainer = SimpleNamespace(model=model)
+            self._trainer = SimpleNamespace(model=model, data_loader=None)
             self.checkpointer = DetectionCheckpointer(model, str(tmp_path))
 
     monkeypatch.setattr(DefaultTrainer, "build_hooks", lambda self: ["others"])

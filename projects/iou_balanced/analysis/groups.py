@@ -5,7 +5,7 @@ Letters: K classes.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -79,13 +79,19 @@ def group_of_classes(counts: Mapping[str, Mapping], class_names: Sequence[str]) 
     return result
 
 
-def read_train_counts(path: str | os.PathLike, class_names: Sequence[str]) -> dict[str, dict]:
+def read_train_counts(
+    path: str | os.PathLike,
+    class_names: Sequence[str],
+    *,
+    warn: Callable[[str], None] | None = None,
+) -> dict[str, dict]:
     """Training instances and images of each evaluated class.
 
     Args:
         path: what `python -m iou_balanced.data.class_counts` writes; a JSON object class ->
             instances; or the training set's annotations as COCO JSON.
         class_names: (K,) those that are evaluated.
+        warn: called with a sentence where it has other classes as well, which are left out.
 
     Returns:
         class -> {"instances": n, "images": n}.
@@ -112,6 +118,12 @@ def read_train_counts(path: str | os.PathLike, class_names: Sequence[str]) -> di
     if absent:
         raise ValueError(
             f"{path} has no counts of {list_names(absent)}; it has {list_names(list(counts))}"
+        )
+    others = [name for name in counts if name not in class_names]
+    if others and warn is not None:
+        warn(
+            f"{path} has also counts of {list_names(others)}, which the ground truth does not "
+            "have: they are left out"
         )
     return {name: counts[name] for name in class_names}
 

@@ -71,11 +71,10 @@ def analyze(
     truth = ground_truth
     if not isinstance(truth, GroundTruth):
         truth = read_ground_truth(truth, split=split, difficult=difficult)
-    groups = {}
+    groups, of_counts = {}, []
     if train_counts is not None:
-        groups = group_of_classes(
-            read_train_counts(train_counts, truth.class_names), truth.class_names
-        )
+        counts = read_train_counts(train_counts, truth.class_names, warn=of_counts.append)
+        groups = group_of_classes(counts, truth.class_names)
     matched = iter(_match_all(truth, members, settings))
     found = {name: [next(matched) for _ in seeds] for name, seeds in members.items()}
     matches = {name: [item.matches for item in items] for name, items in found.items()}
@@ -96,6 +95,7 @@ def analyze(
         groups=groups,
         warnings=[
             *truth.notes,
+            *of_counts,
             *(w for items in found.values() for x in items for w in x.warnings),
         ],
         verdict=verdict(

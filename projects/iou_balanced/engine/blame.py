@@ -133,16 +133,22 @@ def _cause(
     suspects: list[str] | None = None,
 ) -> str | None:
     """The first override without which, and without those before it, it fails in another way."""
-    rest = list(overrides)
-    for override in overrides if suspects is None else suspects:
-        fewer = [x for x in rest if x is not override]
-        try:
-            without = failing(fewer)
-        except UserError:  # the others need it, as those of a _target_ do
-            continue
-        if _text(without) != _text(failure):
-            return override
-        rest = fewer
+    rest, untried = list(overrides), list(overrides if suspects is None else suspects)
+    while untried:
+        needed = []
+        for override in untried:
+            fewer = [x for x in rest if x is not override]
+            try:
+                without = failing(fewer)
+            except UserError:  # the others need it, as those of a _target_ do
+                needed.append(override)
+                continue
+            if _text(without) != _text(failure):
+                return override
+            rest = fewer
+        if len(needed) == len(untried):
+            return None
+        untried = needed  # what needed them may be gone now
     return None
 
 

@@ -186,7 +186,7 @@ def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
         classes = MetadataCatalog.get(names[0]).get("thing_classes")
         if classes is None:
             return None
-        ignore_difficult = bool(OmegaConf.select(cfg.dataloader, "train.mapper.ignore_difficult"))
+        ignore_difficult = ignores_difficult(cfg)
         counts = ClassCounts.from_dicts(
             dataset, classes, name=" + ".join(names), ignore_difficult=ignore_difficult
         ).with_fractal_dimensions(dataset, ignore_difficult=ignore_difficult)
@@ -196,6 +196,11 @@ def count_classes(cfg: DictConfig, dataset) -> ClassCounts | None:
             "dataloader.train.mapper.ignore_difficult=True leaves these out"
         )
     return counts
+
+
+def ignores_difficult(cfg: DictConfig) -> bool:
+    """Whether the training's mapper leaves difficult boxes out."""
+    return bool(OmegaConf.select(cfg.dataloader, "train.mapper.ignore_difficult"))
 
 
 def _registered(names) -> list[str]:

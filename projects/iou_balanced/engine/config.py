@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import math
 from pathlib import Path
 
 import yaml
@@ -16,7 +17,7 @@ from iou_balanced.config_files import get_config_file
 from .errors import UserError
 from .options import check_options, no_call, train_defaults
 from .replaced_calls import taken_over
-from .targets import accepts, locate_target
+from .targets import accepts, locate_target, nearest_target, requires
 
 # Nodes without a _target_ whose keys are arguments of these.
 _OPEN_NODES = {
@@ -116,9 +117,7 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
     Raises:
         UserError: an override does not parse, or its key is unknown; names the nearest key.
     """
-    # Targets first: they decide which of the other keys are known.
-    parsed = sorted(_parse(overrides), key=lambda o: not o.key_or_group.endswith("._target_"))
-    for override in parsed:
+    for override in sorted(_parse(overrides), key=_turn):
         key = override.key_or_group
         if override.is_delete():
             raise UserError(f"~{key}: keys cannot be deleted on the command line")
@@ -137,6 +136,12 @@ def apply_overrides(cfg: DictConfig, overrides: list[str]) -> DictConfig:
         except OmegaConfBaseException as e:
             raise UserError(f"{key}={override.value()}: {e.msg or e}".splitlines()[0]) from e
     return cfg
+
+
+def _turn(override) -> float:
+    """Targets first, the outer before the inner: they decide which other keys are known."""
+    key = override.key_or_group
+    return key.count(".") if key.endswith("._target_") else math.inf
 
 
 def _parse(overrides: list[str]) -> list:
@@ -178,12 +183,18 @@ def _set_target(cfg: DictConfig, path: str, target: str) -> None:
     if _select(cfg, path) is None:
         _check_key(cfg, path)
     if locate_target(target) is None:
-        raise UserError(f"{path}._target_={target}: there is no such function or class")
+        raise UserError(
+            f"{path}._target_={target}: there is no such function or class{nearest_target(target)}"
+        )
     node = _select(cfg, path)
     kept = {}
     if isinstance(node, DictConfig):
         kept = {k: _as_written(node, k) for k in node if k != "_target_" and accepts(target, k)}
         kept = taken_over(node, locate_target(node.get("_target_")), locate_target(target), kept)
+    if "num_classes" not in kept and requires(target, "num_classes"):
+        outer = _select(cfg, path.rpartition(".")[0])
+        if isinstance(outer, DictConfig) and "num_classes" in outer:
+            kept["num_classes"] = "${..num_classes}"
     call = DictConfig({**kept, "_target_": target}, flags={"allow_objects": True})
     OmegaConf.update(cfg, path, call, merge=False, force_add=True)
 

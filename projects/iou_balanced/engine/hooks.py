@@ -12,6 +12,7 @@ from detectron2.engine import HookBase, hooks
 from torch.nn.parallel import DistributedDataParallel
 
 from iou_balanced.files import write_atomically
+from iou_balanced.losses import ClassStatistics
 
 from .checkpoint_files import problem_of
 from .class_balance import lazy_config_key
@@ -60,12 +61,18 @@ class ResumeStateHook(HookBase):
         Raises:
             UserError: a module does not go on with it, such as with other class counts.
         """
+        for name in set(state_dict).difference(self._modules):
+            if any(value is not None for value in state_dict[name].values()):
+                logger.warning("The interrupted run kept a state of %s, which is lost", name)
         for name, module in self._modules.items():
             if name in state_dict:
                 try:
                     module.load_resume_state_dict(state_dict[name])
                 except ValueError as e:
-                    raise UserError(f"{self._config_key(name, '')}: {e}") from e
+                    # Statistics are no key of a config, but a part of their loss.
+                    is_part = isinstance(module, ClassStatistics)
+                    key = self._config_key(name.rpartition(".")[0] if is_part else name, "")
+                    raise UserError(f"{key}: {e}") from e
             else:
                 logger.warning("The checkpoint has no state of %s: it starts afresh", name)
 

@@ -33,7 +33,8 @@ def kept_arguments(cfg: DictConfig, overrides: list[str]) -> dict[str, object]:
         for name in node:
             key = f"{path}.{name}"
             is_default = name in parameters and parameters[name].default == node[name]
-            if name != "_target_" and key not in given and not is_default:
+            is_given = key in given or f"{key}._target_" in given
+            if name != "_target_" and not is_given and not is_default:
                 kept[key] = node[name]
     return kept
 

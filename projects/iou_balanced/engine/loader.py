@@ -8,13 +8,15 @@ from detectron2.data import build_detection_train_loader
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import IterableDataset
 
+from iou_balanced.data import ClassCounts
 from iou_balanced.data.image_reading import NamedErrors, install_reader
 from iou_balanced.data.stream import build_stream_loader, temporary_seed
 
 from .bad_images import SkipCounter, training_mapper
+from .class_balance import ignores_difficult
 from .errors import UserError
 from .repeat_sampling import KEY as REPEAT_KEY
-from .repeat_sampling import repeat_sampler
+from .repeat_sampling import repeat_columns, repeat_sampler
 from .targets import accepts, locate_target
 
 
@@ -119,6 +121,7 @@ def build_train_loader(
             threshold,
             seed=seed,
             start=0 if goes_on_anywhere else start_iter * kwargs["total_batch_size"],
+            ignore_difficult=ignores_difficult(cfg),
         )
     skips = cfg.train.on_bad_image == "skip"
     if "mapper" in kwargs:
@@ -133,6 +136,22 @@ def build_train_loader(
             kwargs["total_batch_size"] //= steps
         loader = target(**kwargs)
     return SkipCounter(loader, "train.on_bad_image") if skips else loader
+
+
+def sampling_columns(
+    cfg: DictConfig, dataset, counts: ClassCounts | None
+) -> dict[str, list[float]] | None:
+    """`repeat_columns` of train.repeat_threshold; None without one, or without counts.
+
+    Args:
+        cfg: a LazyConfig.
+        dataset: see `build_train_loader`.
+        counts: of the data set.
+    """
+    threshold = cfg.train.repeat_threshold
+    if threshold is None or counts is None:
+        return None
+    return repeat_columns(dataset, threshold, counts, ignore_difficult=ignores_difficult(cfg))
 
 
 def goes_on(dataset) -> bool:

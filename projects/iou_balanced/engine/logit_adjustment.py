@@ -13,6 +13,7 @@ from iou_balanced.modeling import LogitAdjustment, adjust_logits
 
 from .class_balance import COUNTS_FILE
 from .errors import UserError
+from .targets import locate_target
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,9 @@ def adjust_for_evaluation(
     node = cfg.train.get("logit_adjustment")
     if node is None:
         return
+    target = locate_target(node.get("_target_")) if isinstance(node, DictConfig) else None
+    if isinstance(target, type):
+        _check_kind(target, KEY)
     try:
         adjustment = instantiate(node)
     except (TypeError, ValueError) as e:
@@ -51,7 +55,7 @@ def put_adjustment(
     class_names: Sequence[str] | None,
     *,
     key: str,
-) -> None:
+) -> list:
     """Give an adjustment the counts of the model's training, and put it behind the classifier.
 
     Args:
@@ -61,14 +65,13 @@ def put_adjustment(
         class_names: the model's classes, in the order of its outputs; None where not known.
         key: what gave the adjustment, for messages.
 
+    Returns:
+        those of `adjust_logits`.
+
     Raises:
         UserError: it is none, its counts are missing, or they are of other classes.
     """
-    if not isinstance(adjustment, LogitAdjustment):
-        raise UserError(
-            f"{key} has to be a LogitAdjustment, such as iou_balanced.modeling.PriorAdjustment, "
-            f"but is {type(adjustment).__name__}"
-        )
+    _check_kind(type(adjustment), key)
     try:
         if adjustment.num_classes is None:
             path = adjustment.class_counts or _find(folders, key)
@@ -77,11 +80,24 @@ def put_adjustment(
                 counts = counts.reordered(class_names, source=str(path))
             adjustment.set_counts(counts)
             logger.info("Scores are adjusted by %s with the counts in %s", adjustment, path)
-        adjust_logits(model, adjustment)
+        return adjust_logits(model, adjustment)
     except UserError:
         raise
     except (OSError, ValueError) as e:
         raise UserError(f"{key}: {e}") from e
+
+
+def _check_kind(kind: type, key: str) -> None:
+    """Refuse what is no adjustment.
+
+    Raises:
+        UserError: names the class.
+    """
+    if not issubclass(kind, LogitAdjustment):
+        raise UserError(
+            f"{key} has to be a LogitAdjustment, such as iou_balanced.modeling.PriorAdjustment, "
+            f"but is {kind.__name__}"
+        )
 
 
 def _find(folders: Sequence[str], key: str) -> str:
@@ -97,6 +113,10 @@ def _find(folders: Sequence[str], key: str) -> str:
             return path
     raise UserError(
         f"{key} needs the class counts of the model's training, but there is no {COUNTS_FILE} in "
-        f"{' or '.join(folders)}: give {key}.class_counts=FILE; python -m "
+        f"{' or '.join(folders)}: give {_argument(key)}=FILE; python -m "
         "iou_balanced.data.class_counts --json-file train.json --output FILE writes one"
     )
+
+
+def _argument(key: str) -> str:
+    return f"{key}.CLASS_COUNTS" if key.isupper() else f"{key}.class_counts"

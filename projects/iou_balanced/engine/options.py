@@ -67,7 +67,8 @@ def number(least: float = 0.0, *, above: bool = False, below: float = math.inf) 
 
 def one_of(*values: str) -> Rule:
     """One of a few words."""
-    return Rule(lambda x: x in values, f"{', '.join(values[:-1])} or {values[-1]}")
+    words = [value or "''" for value in values]
+    return Rule(lambda x: x in values, f"{', '.join(words[:-1])} or {words[-1]}")
 
 
 def or_null(rule: Rule, meaning: str) -> Rule:

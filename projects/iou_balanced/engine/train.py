@@ -50,13 +50,13 @@ from .loader import (
     build_train_loader,
     prepare_masks,
     read_train_dataset,
+    sampling_columns,
 )
 from .logit_adjustment import adjust_for_evaluation
 from .missing import leave_out_missing
 from .periodic_checkpointer import PeriodicCheckpointer
 from .preemption import StopHook, stop_before_training, stop_signals
 from .records import METRICS, RecordWriter, append_record
-from .repeat_sampling import repeat_columns
 from .report import write_report
 from .resumed_state import check_iterations
 from .run_lock import only_run_in
@@ -150,9 +150,7 @@ def do_train(args, cfg: DictConfig) -> Trainer:
     # After the data set was read, which for some of Detectron2's own tells the names.
     classes = training_classes(cfg)
     counts = count_classes(cfg, dataset)
-    columns = None
-    if cfg.train.repeat_threshold is not None and counts is not None:
-        columns = repeat_columns(dataset, cfg.train.repeat_threshold, counts)
+    columns = sampling_columns(cfg, dataset, counts)
     # Evaluations group the classes by it, also those of a run without class weights.
     counts_file = os.path.join(cfg.train.output_dir, COUNTS_FILE)
 

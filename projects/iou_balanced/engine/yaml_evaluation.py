@@ -16,6 +16,7 @@ from .class_names import check_tested, class_names_of
 from .errors import data_errors_as_user_errors
 from .targets import accepts
 from .yaml_class_names import check_classes, check_evaluator, evaluated_classes, training_classes
+from .yaml_logit_adjustment import adjusted_scores
 
 
 def evaluation_folder(cfg: CfgNode, dataset_name: str) -> str:
@@ -72,7 +73,9 @@ class TrainerWithEvaluation(DefaultTrainer):
                     check_evaluator(evaluator, dataset_name, names)
                 return evaluator
 
-        return super(TrainerWithEvaluation, Named).test(cfg, model, evaluators)
+        names = classes.names or class_names_of(cfg.DATASETS.TEST[0])
+        with adjusted_scores(cfg, model, names):
+            return super(TrainerWithEvaluation, Named).test(cfg, model, evaluators)
 
     @classmethod
     def build_evaluator(
@@ -82,8 +85,8 @@ class TrainerWithEvaluation(DefaultTrainer):
 
         Those are Detectron2's own and `iou_balanced.data.register_voc`'s; "bbox" is the 11-point
         metric for VOC2007, else the area. The files go to OUTPUT_DIR/inference, for several data
-        sets each to a folder below. Where a training with class weights left its class counts in
-        OUTPUT_DIR, there are AP_tail and AP_head.
+        sets each to a folder below. Where a training left its class counts in OUTPUT_DIR, there are
+        AP_tail and AP_head.
 
         Args:
             cfg: a yaml (yacs) config.

@@ -1,6 +1,5 @@
 """The training's loader of a yaml config."""
 
-import contextlib
 from functools import partial
 
 from detectron2.config import CfgNode
@@ -21,8 +20,9 @@ from iou_balanced.geometry.canvas import centernet_canvas
 from iou_balanced.modeling import CenterNet
 
 from .bad_images import SkipCounter, training_mapper
-from .errors import UserError
+from .errors import UserError, data_errors_as_user_errors
 from .loader import ContinuingLoader, empty_data_as_user_error, goes_on
+from .repeat_sampling import repeat_columns
 
 _LATER = object()
 
@@ -45,12 +45,10 @@ def build_yaml_loader(cfg: CfgNode):
     mapper = training_mapper(mapper, dataset, on_bad_image)
     if not goes_on(dataset):
         return build_detection_train_loader(cfg, mapper, **kwargs)
-    counts = None
-    if weighs_classes(cfg):
-        # For the hook, which is made later: else the data set would have to be read again. It
-        # is the hook that says where counts are missing.
-        with contextlib.suppress(UserError):
-            counts = count_classes(cfg, dataset)
+    # For the hook, which is made later: else the data set would have to be read again.
+    counts, columns = count_classes(cfg, dataset), None
+    if counts is not None and cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        columns = _columns_of_sampling(cfg, dataset, counts)
     if isinstance(dataset, list):
         grouped = {**read, **kwargs}["aspect_ratio_grouping"]
         dataset = PackedDataset(dataset, grouped=grouped)
@@ -58,8 +56,7 @@ def build_yaml_loader(cfg: CfgNode):
         partial(_build_stream, cfg, dataset, {"mapper": mapper, **kwargs}),
         cfg.SEED if cfg.SEED >= 0 else None,
     )
-    if counts is not None:
-        loader.class_counts = counts
+    loader.class_counts, loader.repeat_columns = counts, columns
     return loader
 
 
@@ -119,16 +116,34 @@ def read_train_dataset(cfg: CfgNode):
     )
 
 
-def count_classes(cfg: CfgNode, dataset) -> ClassCounts:
-    name = " + ".join(cfg.DATASETS.TRAIN)
+def count_classes(cfg: CfgNode, dataset) -> ClassCounts | None:
+    """The class counts of `DATASETS.TRAIN`; None where the data or their classes are not known.
+
+    Raises:
+        UserError: a box is of a class that the data set does not have.
+    """
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes")
     if not isinstance(dataset, list) or "annotations" not in dataset[0] or classes is None:
-        raise UserError(
-            f"data set {name}: class weights (MODEL.CLASS_BALANCE) need the counts of its classes, "
-            "so that it has to be a list of dicts with annotations, and its metadata to have "
-            "thing_classes"
-        )
-    return ClassCounts.from_dicts(dataset, classes, name=name)
+        return None
+    with data_errors_as_user_errors():
+        counts = ClassCounts.from_dicts(dataset, classes, name=" + ".join(cfg.DATASETS.TRAIN))
+        return counts.with_fractal_dimensions(dataset)
+
+
+def no_counts(cfg: CfgNode) -> UserError:
+    """What to say where class weights need the counts, and there are none."""
+    return UserError(
+        f"data set {' + '.join(cfg.DATASETS.TRAIN)}: class weights (MODEL.CLASS_BALANCE) need the "
+        "counts of its classes, so that it has to be a list of dicts with annotations, and its "
+        "metadata to have thing_classes"
+    )
+
+
+def _columns_of_sampling(cfg: CfgNode, dataset: list, counts: ClassCounts) -> dict | None:
+    if not cfg.DATALOADER.get("REPEAT_SQRT", True):  # the main branch; its factors are others
+        return None
+    threshold = cfg.DATALOADER.REPEAT_THRESHOLD
+    return repeat_columns(dataset, threshold, counts, key="DATALOADER.REPEAT_THRESHOLD")
 
 
 def _build_stream(cfg: CfgNode, dataset, kwargs: dict, start: int, seed: int | None):

@@ -11,6 +11,7 @@ from iou_balanced.modeling.cls_members import MEMBERS
 
 from .errors import UserError
 from .options import DEVICE, FLAG, FOLDER, NAME, NORM, Rule, number, one_of, or_null, shown, whole
+from .yaml_logit_adjustment import ADJUSTMENTS
 
 EXPONENT = Rule(
     lambda x: number().allows(x) and x <= LARGEST_EXPONENT,
@@ -91,6 +92,10 @@ YAML_OPTIONS = {
     "MODEL.DEVICE": DEVICE,
     "DATALOADER.NUM_WORKERS": whole(0),
     "TEST.REPORT": FLAG,
+    "TEST.LOGIT_ADJUSTMENT.NAME": one_of("", *ADJUSTMENTS),
+    "TEST.LOGIT_ADJUSTMENT.COUNTED": or_null(one_of("instances", "images"), "the class's own"),
+    "TEST.LOGIT_ADJUSTMENT.TAU": or_null(number(), "the class's own"),
+    "TEST.LOGIT_ADJUSTMENT.STRENGTH": or_null(number(), "the class's own"),
     "TEST.EVAL_PERIOD": whole(0, "; 0 evaluates at the end only"),
     "SOLVER.MAX_ITER": whole(1),
     "SOLVER.CHECKPOINT_PERIOD": whole(1),

@@ -42,9 +42,11 @@ from .yaml_loader import (
     count_classes,
     mapper_of,
     micro_batch_config,
+    no_counts,
     read_train_dataset,
     weighs_classes,
 )
+from .yaml_logit_adjustment import refuse_in_training
 from .yaml_options import check_yaml_options
 
 logger = logging.getLogger(__name__)
@@ -56,6 +58,8 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
     - Checkpoints keep the losses' state too, for `resume_or_load(resume=True)`, and the optimizer's
       with Detectron2 v0.6 as well, whose own trainer keeps it on the main branch only.
     - Class weights (`MODEL.CLASS_BALANCE`) get the counts of `DATASETS.TRAIN`, and the iteration.
+      The counts, class_counts.json in `OUTPUT_DIR`, are for evaluations too: AP_tail and AP_head,
+      and `TEST.LOGIT_ADJUSTMENT`.
     - CenterNet gets the images of `iou_balanced.data.centernet_augmentations`. Those that it trains
       on all have one shape, so that `DATALOADER.ASPECT_RATIO_GROUPING` is left aside.
     - `MODEL.WEIGHTS` may be "timm://..." or "torchvision://...".
@@ -113,8 +117,10 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
         """Train to the last iteration, from where the loaded checkpoint stopped.
 
         Raises:
-            UserError: another run is or was in OUTPUT_DIR; or the loaded one has more iterations.
+            UserError: another run is or was in OUTPUT_DIR; the loaded one has more iterations; or
+                the config has a `TEST.LOGIT_ADJUSTMENT`.
         """
+        refuse_in_training(self.cfg)
         check_iterations(self.start_iter, self.max_iter, "SOLVER.MAX_ITER")
         with on_every_process():
             if self.start_iter == 0 and self.checkpointer.has_checkpoint():
@@ -197,21 +203,23 @@ class BalancedDefaultTrainer(ResumableLoop, TrainerWithEvaluation):
 
     def _class_balance_hooks(self) -> list[ClassBalanceHook]:
         modules = class_balances(self.model).values()
-        if not modules:
-            if weighs_classes(self.cfg):
-                raise UserError(
-                    f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} does not read "
-                    f"MODEL.CLASS_BALANCE.NAME {self.cfg.MODEL.CLASS_BALANCE.NAME}: give "
-                    "BalancedRetinaNet or CenterNet, or NAME ''"
-                )
-            return []
-        counts = None
+        if not modules and weighs_classes(self.cfg):
+            raise UserError(
+                f"MODEL.META_ARCHITECTURE {self.cfg.MODEL.META_ARCHITECTURE} does not read "
+                f"MODEL.CLASS_BALANCE.NAME {self.cfg.MODEL.CLASS_BALANCE.NAME}: give "
+                "BalancedRetinaNet or CenterNet, or NAME ''"
+            )
+        counts = getattr(self.data_loader, "class_counts", None)
+        columns = getattr(self.data_loader, "repeat_columns", None)
         if any(m.class_counts is None and m.image_counts is None for m in modules):
-            counts = getattr(self.data_loader, "class_counts", None)
             if counts is None:  # of a subclass with a loader of its own
                 counts = count_classes(self.cfg, read_train_dataset(self.cfg))
+            if counts is None:
+                raise no_counts(self.cfg)
         self._class_counts = counts
-        return [ClassBalanceHook(self.model, counts, config_key=_yaml_key)]
+        if not modules and columns is None:
+            return []
+        return [ClassBalanceHook(self.model, counts, config_key=_yaml_key, columns=columns)]
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
@@ -252,4 +260,8 @@ def _of_kind(hooks_: list, kind: type) -> list:
 
 
 def _yaml_key(name: str, argument: str) -> str:
-    return f"MODEL.CLASS_BALANCE.{argument.upper()}".rstrip(".")
+    """What a yaml config calls a module, or its argument."""
+    group = "MODEL.CLASS_BALANCE"
+    if "class_balance" not in name.split("."):
+        group = "MODEL.IOU_BALANCED.CLS_LOSS"
+    return f"{group}.{argument.upper()}".rstrip(".")

@@ -111,13 +111,13 @@ class ClassStatistics(nn.Module):
         self.sums = self.sums.to(sums.device) + sums
 
     def resume_state_dict(self) -> dict[str, Any]:
-        """The K sums of each name, None before the first batch; and "of"."""
+        """The K sums of each name, and whose they are ("of"); None before the first batch."""
         begun = bool(self.sums.any())
         rows = {
             name: row.tolist() if begun else None
             for name, row in zip(self.names, self.sums, strict=True)
         }
-        return {**rows, "of": self.of}
+        return {**rows, "of": self.of if begun else None}
 
     def load_resume_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from the interrupted run's sums.

@@ -51,8 +51,9 @@ def correlation_loss(
     """Correlation loss 1 - rho between the positives' scores, in their own column, and their IoUs.
 
     rho is Lin's concordance coefficient, Pearson's, or Spearman's through the soft ranks of arXiv
-    2002.08871. Fewer than two positives, or numbers without any spread, have a loss of 0. It is
-    computed in float64.
+    2002.08871. Fewer than two positives have a loss of 0, and so have numbers without any spread,
+    by Pearson and Spearman; their concordance is 0, unless all are one number. It is computed in
+    float64.
 
     Args:
         pred_logits: (..., K), or one (N, Ri, K) a feature level; see `sigmoid_focal_loss`.
@@ -157,8 +158,8 @@ class CorrelationLoss(nn.Module):
         kind, strength, iou_gradient, across_processes: see `correlation_loss`.
 
     Raises:
-        ValueError: a value is not as there; or `loss` is a softmax loss, one of heat maps, or has
-            the reduction "none".
+        ValueError: a value is not as there; or `loss` is a softmax loss, one of heat maps, a
+            CorrelationLoss, or has the reduction "none".
     """
 
     needs_pos_iou = True
@@ -270,6 +271,11 @@ def _check_loss(loss: nn.Module | None) -> nn.Module:
         return SigmoidFocalLoss()
     softmax = getattr(loss, "is_softmax", False)
     heatmaps = isinstance(loss, (PenaltyReducedFocalLoss, IoUBalancedPenaltyReducedFocalLoss))
+    if isinstance(loss, CorrelationLoss):
+        raise ValueError(
+            "Expected argument `loss` to be without a correlation loss of its own, whose `weight` "
+            "can be changed instead, but got CorrelationLoss"
+        )
     if softmax or heatmaps or not isinstance(loss, nn.Module):
         raise ValueError(
             "Expected argument `loss` to be a module with a sigmoid loss of class labels, such as "

@@ -195,10 +195,9 @@ class FractalAdjustment(LogitAdjustment):
             return logits + shift - space
         share = space - space.logsumexp(0)
         shift = shift - (share + math.log(len(share))) / math.log(10)
-        # The logit of the product: log s - log(1 - s).
-        log_score = F.logsigmoid(logits) + F.logsigmoid(logits + shift)
-        log_score = log_score.clamp(max=-torch.finfo(logits.dtype).tiny)
-        return log_score - torch.log(-torch.expm1(log_score))
+        # The logit of sigmoid(a) sigmoid(b), of which 1 / product - 1 is e^-a + e^-b + e^(-a-b).
+        a, b = logits, logits + shift
+        return -torch.stack([-a, -b, -a - b]).logsumexp(dim=0)
 
     def extra_repr(self) -> str:
         return f"strength={self.strength}, {super().extra_repr()}"

@@ -116,6 +116,13 @@ def test_heat_maps_have_class_weights_instead(name):
         balance(small_centernet(), cls=name)
 
 
+def test_a_second_correlation_takes_the_place_of_the_first():
+    first = balance(small_fcos(), cls="varifocal", correlation=0.2)
+    first.cls_loss.kind = "pearson"
+    again = instantiate(balance(first, eta=None, lam=None, correlation=0.3).cls_loss)
+    assert (again.weight, again.kind, type(again.loss)) == (0.3, "pearson", VarifocalLoss)
+
+
 def test_a_negative_correlation_is_named_as_it_was_given():
     with pytest.raises(ValueError, match="`correlation` to be at least 0, but got -1"):
         balance(small_retinanet(), correlation=-1)

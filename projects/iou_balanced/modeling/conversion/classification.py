@@ -1,5 +1,6 @@
 """The classification loss that `balance` gives a detector."""
 
+import copy
 from typing import Any
 
 from detectron2.config import LazyCall
@@ -84,10 +85,17 @@ def cls_loss_call(
 def _with_correlation(
     call: DictConfig, correlation: float | None, across_processes: bool
 ) -> DictConfig:
-    """The loss, inside of a correlation loss where there is a weight of one."""
+    """The loss, inside of a correlation loss where there is a weight of one.
+
+    One that is inside of it already gets the new weight.
+    """
     if correlation is None:
         return call
     check_non_negative(correlation=correlation)
+    if locate_target(call) is CorrelationLoss:
+        call = copy.deepcopy(call)
+        call.weight = correlation
+        return call
     arguments = {"weight": correlation, "across_processes": across_processes}
     CorrelationLoss(**arguments)
     return LazyCall(CorrelationLoss)(loss=call, **arguments)

@@ -61,6 +61,14 @@ def add_trainer_config(cfg: CfgNode) -> None:
     # Whether a training ends with report.html in OUTPUT_DIR.
     if "REPORT" not in cfg.TEST:
         cfg.TEST.REPORT = True
+    # Scores adjusted by the training's class counts, where a trained model is evaluated:
+    # "PriorAdjustment" or "FractalAdjustment" of iou_balanced.modeling; "" for none. The other keys
+    # are its arguments; None is its own default.
+    if "LOGIT_ADJUSTMENT" not in cfg.TEST:
+        cfg.TEST.LOGIT_ADJUSTMENT = CfgNode()
+        cfg.TEST.LOGIT_ADJUSTMENT.NAME = ""
+        for name in ("TAU", "STRENGTH", "COUNTED", "CLASS_COUNTS"):
+            cfg.TEST.LOGIT_ADJUSTMENT[name] = None
     # "error", or "skip": another training image takes the place of one that cannot be read.
     if "ON_BAD_IMAGE" not in cfg.DATALOADER:
         cfg.DATALOADER.ON_BAD_IMAGE = "error"
