@@ -246,7 +246,7 @@ def test_training_counts(files, tmp_path):
     said = []
     few = read_train_counts(path, truth.class_names[:2], warn=said.append)
     assert list(few) == list(truth.class_names[:2])
-    assert "counts.json has also counts of 'class 2' and 'class 3', which the gro" in said[0]
+    assert "counts.json has also counts of 'class 2', 'class 3', which the gro" in said[0]
     read_train_counts(path, truth.class_names, warn=said.append)
     assert len(said) == 1
     with pytest.raises(ValueError, match="no counts of 'bird'"):

@@ -136,6 +136,7 @@ def test_scores_adjusted_in_an_evaluation(config, name):
     config.SOLVER.MAX_ITER = 1
     trainer = BalancedDefaultTrainer(config)
     trainer.train()
+    torch.nn.init.constant_(trainer.model.head.size[-1].bias, 4.0)  # else no box has a size
     plain = scores_of(config, trainer)
     config.TEST.LOGIT_ADJUSTMENT.NAME = name
     adjusted = scores_of(config, trainer)

@@ -116,15 +116,22 @@ def test_few_detections(exported_retinanet, tmp_path):
     assert close(in_torch(images[0]), Predictor(None, file, device="cpu")(images[0])) > 0
 
 
-@pytest.mark.parametrize("kind", ["PriorAdjustment", "FractalAdjustment"])
-def test_an_adjustment_is_part_of_the_graph(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ("retinanet_small", "FractalAdjustment"),
+        ("ssd_small", "FractalAdjustment"),
+        ("faster_rcnn_small", "PriorAdjustment"),
+    ],
+)
+def test_an_adjustment_is_part_of_the_graph(tmp_path, config, kind):
     names = [str(k) for k in range(10)]
     many = [50 if k % 2 else 5 for k in range(10)]
     dimensions = [1.0 + (k % 2) / 2 for k in range(10)]
     counts = ClassCounts(names, many, many, num_images=60, fractal_dimensions=dimensions)
     key = "train.logit_adjustment"
     cfg = small_config(
-        "retinanet_small",
+        config,
         f"{key}._target_=iou_balanced.modeling.{kind}",
         f"{key}.class_counts={counts.save(tmp_path / 'counts.json')}",
     )

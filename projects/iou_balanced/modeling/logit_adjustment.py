@@ -257,9 +257,12 @@ def _box_head_hook(adjustment: LogitAdjustment):
 def _dense_head_hook(adjustment: LogitAdjustment, columns: int, is_softmax: bool):
     def of_map(x: Tensor) -> Tensor:
         """(N, A * columns, H, W)."""
-        by_column = x.unflatten(1, (-1, columns)).movedim(2, -1)
+        # No `unflatten` and no `movedim`: in an ONNX graph the first would hold the size of the map
+        # that was traced, and the second a -1.
+        n, _, h, w = x.shape
+        by_column = x.reshape(n, -1, columns, h, w).permute(0, 1, 3, 4, 2)
         adjusted = adjustment(by_column, is_softmax=is_softmax)
-        return adjusted.movedim(-1, 2).flatten(1, 2)
+        return adjusted.permute(0, 1, 4, 2, 3).reshape(n, -1, h, w)
 
     def hook(head: nn.Module, _, output):
         if head.training:
