@@ -18,6 +18,7 @@ from PIL import Image
 from iou_balanced.backbones import TimmBackbone, imagenet
 from iou_balanced.data import ClassCounts, centernet_augmentations
 from iou_balanced.engine import BalancedDefaultTrainer, ClassBalanceHook, UserError
+from iou_balanced.engine.yaml_logit_adjustment import adjusted_scores, adjustment_of
 from iou_balanced.engine.yaml_trainer import _yaml_key
 from iou_balanced.evaluation import VOCDetectionEvaluator
 
@@ -146,7 +147,21 @@ def test_scores_adjusted_in_an_evaluation(config, name):
     config.TEST.LOGIT_ADJUSTMENT.NAME = ""
     assert scores_of(config, trainer) == plain  # nothing stays
     config.TEST.LOGIT_ADJUSTMENT.NAME = name
+    # On several GPUs the model is wrapped.
+    wrapped = torch.nn.Sequential()
+    wrapped.module = trainer.model
+    assert not trainer.model.head._forward_hooks
+    with adjusted_scores(config, wrapped, None):
+        assert len(trainer.model.head._forward_hooks) == 1
+    assert not trainer.model.head._forward_hooks
+    # A fine-tuning: the file beside the weights that it began with is of other data.
+    other = Path(config.OUTPUT_DIR, "other", "class_counts.json")
+    other.parent.mkdir()
+    ClassCounts(("x", "y"), (1, 2), (1, 2), num_images=3).save(other)
+    config.MODEL.WEIGHTS = str(other.with_name("model_final.pth"))
+    assert scores_of(config, trainer) == adjusted
     Path(config.OUTPUT_DIR, "class_counts.json").unlink()
+    other.unlink()
     with pytest.raises(UserError, match=r"there is no class_counts\.json .*CLASS_COUNTS=FILE"):
         BalancedDefaultTrainer.test(config, trainer.model)
 
@@ -165,6 +180,32 @@ def test_bad_adjustments(config, key, value, message):
     config.TEST.LOGIT_ADJUSTMENT[key] = value
     with pytest.raises(UserError, match=re.escape(message)):
         BalancedDefaultTrainer(config).train()
+    if key != "COUNTED":  # `test` alone, without a trainer
+        with pytest.raises(UserError, match=r"LOGIT_ADJUSTMENT.*(prior|TAU|tau|STRENGTH)"):
+            adjustment_of(config)
+
+
+def test_a_training_without_names_and_test_sets(config, photos):
+    """Its classes are not counted, which it does not need."""
+    MetadataCatalog.remove(NAME)
+    config.MODEL.CLASS_BALANCE.NAME, config.DATASETS.TEST = "", ()
+    config.SOLVER.MAX_ITER = 1
+    BalancedDefaultTrainer(config).train()
+    assert not Path(config.OUTPUT_DIR, "class_counts.json").exists()
+
+
+def test_classes_that_cannot_be_counted_are_told(config, photos, log):
+    """Such as ids of another library, which Detectron2's mapper takes."""
+    for x in photos[0]:
+        for a in x["annotations"]:
+            a["category_id"] = float(a["category_id"])
+    config.MODEL.CLASS_BALANCE.NAME, config.SOLVER.MAX_ITER = "", 1
+    config.DATASETS.TEST = ()
+    BalancedDefaultTrainer(config).train()
+    assert "The classes are not counted: " in log()
+    config.MODEL.CLASS_BALANCE.NAME = "BalanceOriented"
+    with pytest.raises(UserError, match="category_id to be a class"):
+        BalancedDefaultTrainer(config)
 
 
 def test_repeat_factors_stand_in_the_table(config, log):

@@ -193,7 +193,8 @@ def _set_target(cfg: DictConfig, path: str, target: str) -> None:
         kept = taken_over(node, locate_target(node.get("_target_")), locate_target(target), kept)
     if "num_classes" not in kept and requires(target, "num_classes"):
         outer = _select(cfg, path.rpartition(".")[0])
-        if isinstance(outer, DictConfig) and "num_classes" in outer:
+        # By the keys: the number may be one that has yet to be given.
+        if isinstance(outer, DictConfig) and "num_classes" in outer.keys():  # noqa: SIM118
             kept["num_classes"] = "${..num_classes}"
     call = DictConfig({**kept, "_target_": target}, flags={"allow_objects": True})
     OmegaConf.update(cfg, path, call, merge=False, force_add=True)

@@ -34,6 +34,7 @@ def kept_arguments(cfg: DictConfig, overrides: list[str]) -> dict[str, object]:
             key = f"{path}.{name}"
             is_default = name in parameters and parameters[name].default == node[name]
             is_given = key in given or f"{key}._target_" in given
+            is_given |= name == "num_classes"  # the model's, which is no loss's own
             if name != "_target_" and not is_given and not is_default:
                 kept[key] = node[name]
     return kept

@@ -24,9 +24,10 @@ def locate_target(target) -> Callable | None:
     if not isinstance(target, str):
         return target
     try:
-        return locate(target)
+        found = locate(target)
     except Exception:
         return None
+    return found if callable(found) else None  # a module is none
 
 
 def accepts(target, name: str) -> bool:
@@ -74,8 +75,9 @@ def nearest_target(target: str) -> str:
     """
     where, _, name = str(target).rpartition(".")
     try:
-        names = dir(importlib.import_module(where))
+        module = importlib.import_module(where)
     except Exception:  # no such module, or one that fails
         return ""
+    names = [x for x in dir(module) if callable(getattr(module, x))]
     near = difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {where}.{near[0]}?" if near else ""

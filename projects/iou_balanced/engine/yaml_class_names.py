@@ -74,6 +74,11 @@ def remember_classes(model: nn.Module, classes: ModelClasses) -> None:
     setattr(_bare(model), _ATTRIBUTE, classes)
 
 
+def was_trained_here(model: nn.Module) -> bool:
+    """Whether a trainer of this process has made it, and not only loaded its weights."""
+    return getattr(_bare(model), _ATTRIBUTE, None) is not None
+
+
 def evaluated_classes(cfg: CfgNode, model: nn.Module) -> ModelClasses:
     """The classes of a model: as it was trained here, or else as its file names them.
 

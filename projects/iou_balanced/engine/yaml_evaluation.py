@@ -73,8 +73,7 @@ class TrainerWithEvaluation(DefaultTrainer):
                     check_evaluator(evaluator, dataset_name, names)
                 return evaluator
 
-        names = classes.names or class_names_of(cfg.DATASETS.TEST[0])
-        with adjusted_scores(cfg, model, names):
+        with adjusted_scores(cfg, model, classes.names):
             return super(TrainerWithEvaluation, Named).test(cfg, model, evaluators)
 
     @classmethod

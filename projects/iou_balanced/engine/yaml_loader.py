@@ -1,5 +1,6 @@
 """The training's loader of a yaml config."""
 
+import logging
 from functools import partial
 
 from detectron2.config import CfgNode
@@ -23,6 +24,8 @@ from .bad_images import SkipCounter, training_mapper
 from .errors import UserError, data_errors_as_user_errors
 from .loader import ContinuingLoader, empty_data_as_user_error, goes_on
 from .repeat_sampling import repeat_columns
+
+logger = logging.getLogger(__name__)
 
 _LATER = object()
 
@@ -119,15 +122,23 @@ def read_train_dataset(cfg: CfgNode):
 def count_classes(cfg: CfgNode, dataset) -> ClassCounts | None:
     """The class counts of `DATASETS.TRAIN`; None where the data or their classes are not known.
 
+    Where the model weighs no classes, data that cannot be counted are told in the log only.
+
     Raises:
         UserError: a box is of a class that the data set does not have.
     """
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes")
     if not isinstance(dataset, list) or "annotations" not in dataset[0] or classes is None:
         return None
-    with data_errors_as_user_errors():
-        counts = ClassCounts.from_dicts(dataset, classes, name=" + ".join(cfg.DATASETS.TRAIN))
-        return counts.with_fractal_dimensions(dataset)
+    try:
+        with data_errors_as_user_errors():
+            counts = ClassCounts.from_dicts(dataset, classes, name=" + ".join(cfg.DATASETS.TRAIN))
+            return counts.with_fractal_dimensions(dataset)
+    except UserError as e:
+        if weighs_classes(cfg):
+            raise
+        logger.warning("The classes are not counted: %s", e)
+        return None
 
 
 def no_counts(cfg: CfgNode) -> UserError:

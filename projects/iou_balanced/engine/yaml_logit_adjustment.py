@@ -11,8 +11,10 @@ from torch import nn
 from iou_balanced import modeling
 from iou_balanced.modeling import LogitAdjustment
 
+from .class_names import class_names_of
 from .errors import UserError
 from .logit_adjustment import put_adjustment
+from .yaml_class_names import was_trained_here
 
 KEY = "TEST.LOGIT_ADJUSTMENT"
 ADJUSTMENTS = ("PriorAdjustment", "FractalAdjustment")
@@ -25,11 +27,13 @@ def adjustment_of(cfg: CfgNode) -> LogitAdjustment | None:
         cfg: a yaml (yacs) config.
 
     Raises:
-        UserError: it has no such argument, or not of this value.
+        UserError: there is no such adjustment, or it has no such argument, or not of this value.
     """
     node = cfg.TEST.get("LOGIT_ADJUSTMENT")
     if node is None or not node.NAME:
         return None
+    if node.NAME not in ADJUSTMENTS:
+        raise UserError(f"{KEY}.NAME={node.NAME}: give {', '.join(ADJUSTMENTS)} or ''")
     kind = getattr(modeling, node.NAME)
     given = {k.lower(): v for k, v in node.items() if k != "NAME" and v is not None}
     unknown = sorted(set(given).difference(inspect.signature(kind).parameters))
@@ -66,10 +70,11 @@ def adjusted_scores(
     """Within, the model's scores are adjusted as the config says.
 
     Args:
-        cfg: a yaml (yacs) config. The counts are looked for beside MODEL.WEIGHTS, and in
-            OUTPUT_DIR.
-        model: trained.
-        class_names: the model's classes, in the order of its outputs; None where not known.
+        cfg: a yaml (yacs) config. The counts are looked for in OUTPUT_DIR and beside MODEL.WEIGHTS:
+            first in OUTPUT_DIR where a trainer has made the model, else beside the weights.
+        model: trained; wrapped for several processes or not.
+        class_names: the model's classes, in the order of its outputs; None where not known: then
+            those of the first data set of DATASETS.TEST.
 
     Raises:
         UserError: the adjustment makes no sense, its counts are missing, or they are of other
@@ -78,6 +83,11 @@ def adjusted_scores(
     adjustment, handles = adjustment_of(cfg), []
     if adjustment is not None:
         folders = [os.path.dirname(cfg.MODEL.WEIGHTS), cfg.OUTPUT_DIR]
+        if was_trained_here(model):  # the weights are those that it began with
+            folders.reverse()
+        if class_names is None and cfg.DATASETS.TEST:
+            class_names = class_names_of(cfg.DATASETS.TEST[0])
+        model = getattr(model, "module", model)
         handles = put_adjustment(adjustment, model, folders, class_names, key=KEY)
     try:
         yield
