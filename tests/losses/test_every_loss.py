@@ -229,6 +229,16 @@ def test_bad_pos_iou(name):
         LOSSES[name](*arguments, None)
 
 
+@pytest.mark.parametrize("name", [x for x in LOSSES if x not in PLAIN and x not in IS_LOCALIZATION])
+def test_ious_outside_of_their_range(name):
+    *arguments, pos_iou = inputs(name)
+    for value in (-0.5, 1.5):
+        wrong = pos_iou.clone()
+        wrong[2] = value
+        with pytest.raises(ValueError, match=rf"IoUs in \[0, 1\], but got {value} for positive 2"):
+            LOSSES[name](*arguments, wrong)
+
+
 @pytest.mark.parametrize("name", HAVE_BACKENDS)
 def test_the_backend_arrives(name, monkeypatch):
     asked = []

@@ -93,6 +93,7 @@ YAML_OPTIONS = {
     "DATALOADER.NUM_WORKERS": whole(0),
     "TEST.REPORT": FLAG,
     "TEST.LOGIT_ADJUSTMENT.NAME": one_of("", *ADJUSTMENTS),
+    "TEST.LOGIT_ADJUSTMENT.CLASS_COUNTS": or_null(NAME, "the counts that the training left"),
     "TEST.LOGIT_ADJUSTMENT.COUNTED": or_null(one_of("instances", "images"), "the class's own"),
     "TEST.LOGIT_ADJUSTMENT.TAU": or_null(number(), "the class's own"),
     "TEST.LOGIT_ADJUSTMENT.STRENGTH": or_null(number(), "the class's own"),

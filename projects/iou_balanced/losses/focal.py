@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from .checks import check_exponents, check_flags, check_focal_alpha, check_pos_iou, check_reduction
+from .checks import (
+    check_exponents,
+    check_flags,
+    check_focal_alpha,
+    check_iou_values,
+    check_pos_iou,
+    check_reduction,
+)
 from .class_tables import ClassWeights
 from .fused.backends import check_backend
 from .fused.elements import own_focal
@@ -116,7 +123,8 @@ def iou_balanced_focal_loss(
         backend: see `sigmoid_focal_loss`.
 
     Raises:
-        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or eta is not as above.
+        ValueError: as `sigmoid_focal_loss`; or `pos_iou` is not (P,), or not in [0, 1] (looked at
+            on a CPU, and on a GPU with debugging on), or eta is not as above.
     """
     _check(alpha, reduction, backend, gamma=gamma, eta=eta)
     if num_positives is None and eta != 0 and pos_iou is not None and pos_iou.dim() == 1:
@@ -129,6 +137,7 @@ def iou_balanced_focal_loss(
     terms = own_focal(own_logits, gamma) * own_alpha * scores.own_weights(own_logits.dtype)
     if eta != 0:
         pos_iou = check_pos_iou(pos_iou, scores.num_positives)
+        check_iou_values(pos_iou)
         # Eq. 4; the weights carry no gradient.
         terms = terms * iou_ratio_weights(
             terms.detach(), pos_iou, eta, across_processes=across_processes

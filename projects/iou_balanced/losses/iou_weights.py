@@ -7,8 +7,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .checks import check_iou_values
-
 
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum of `x` over all processes, a new tensor; `x` itself where there is one process only."""
@@ -33,11 +31,7 @@ def iou_power_sums(
     Returns:
         iou^exponent of each positive, (P,), and the sums of the terms and of iou^exponent times
         the terms, (2,); float64.
-
-    Raises:
-        ValueError: see `iou_ratio_weights`.
     """
-    check_iou_values(pos_iou)
     # In float64, because iou^exponent of a poor box underflows in float32 and the ratio of the
     # two sums would overflow; P numbers cost nothing.
     terms = terms.double()
@@ -69,16 +63,12 @@ def iou_ratio_weights(
 
     Args:
         terms: (P,) loss of each positive, at least 0.
-        pos_iou: (P,) IoU of each regressed positive with its ground truth, in [0, 1].
+        pos_iou: (P,) IoU of each regressed positive with its ground truth.
         exponent: eta (Eq. 4) or lambda (Eq. 7), at least 0.
         across_processes: take the two sums over all processes of the default process group.
 
     Returns:
         (P,) weights without gradient, in the dtype of `terms`.
-
-    Raises:
-        ValueError: an IoU is outside; values are looked at on a CPU, and on a GPU with debugging
-            on.
     """
     if exponent == 0:
         return torch.ones_like(terms)
