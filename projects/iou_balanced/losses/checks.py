@@ -162,11 +162,13 @@ def check_label_values(gt_labels: Tensor, num_classes: int) -> None:
             )
 
 
-def check_pos_iou(pos_iou: Tensor | None, num_positives: int) -> Tensor:
+def check_pos_iou(pos_iou: Tensor | None, num_positives: int, *, values: bool = True) -> Tensor:
     """Return `pos_iou`, whose shape has to be (num_positives,).
 
+    With `values` also what `check_iou_values` asks for.
+
     Raises:
-        ValueError: it is None, or of another shape.
+        ValueError: it is None, of another shape, or holds something else than IoUs.
     """
     if pos_iou is None or tuple(pos_iou.shape) != (num_positives,):
         got = None if pos_iou is None else tuple(pos_iou.shape)
@@ -174,6 +176,8 @@ def check_pos_iou(pos_iou: Tensor | None, num_positives: int) -> Tensor:
             "Expected argument `pos_iou` to have one entry for each positive, "
             f"shape ({num_positives},), but got {got}"
         )
+    if values:
+        check_iou_values(pos_iou)
     return pos_iou
 
 

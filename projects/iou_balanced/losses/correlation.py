@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from .checks import (
     check_flags,
-    check_iou_values,
     check_non_negative,
     check_pos_iou,
     is_number,
@@ -81,7 +80,6 @@ def correlation_loss(
     num_positives = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
     scores = RowScores(pred_logits, gt_labels, class_weight, num_positives=num_positives)
     pos_iou = check_pos_iou(pos_iou, scores.num_positives)
-    check_iou_values(pos_iou)
     own_logits = _own_logits(scores)
     own_iou = pos_iou.double() if iou_gradient else pos_iou.detach().double()
     weights = torch.ones_like(own_iou) * scores.own_weights(torch.float64)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from .checks import (
     check_exponents,
     check_flags,
-    check_iou_values,
     check_labels,
     check_pos_iou,
     check_reduction,
@@ -147,7 +146,6 @@ def iou_balanced_cross_entropy(
         given = None if pos_iou is None or pos_iou.dim() != 1 else len(pos_iou)
         places = find(is_positive, given)
         pos_iou = check_pos_iou(pos_iou, len(places))
-        check_iou_values(pos_iou)
         # Eq. 4; the weights carry no gradient.
         weights = torch.ones_like(terms)
         weights.view(-1)[places] = iou_ratio_weights(

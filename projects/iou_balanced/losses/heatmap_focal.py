@@ -15,13 +15,7 @@ otherwise it is foreground, and its label is the class of the largest value, the
 
 from torch import Tensor, nn
 
-from .checks import (
-    check_exponents,
-    check_flags,
-    check_iou_values,
-    check_pos_iou,
-    check_reduction,
-)
+from .checks import check_exponents, check_flags, check_pos_iou, check_reduction
 from .class_tables import ClassWeights
 from .fused.backends import check_backend
 from .fused.elements import own_focal
@@ -167,7 +161,6 @@ def iou_balanced_penalty_reduced_focal_loss(
     terms = own_focal(own_logits, alpha) * scores.own_weights(own_logits.dtype)
     if eta != 0:
         pos_iou = check_pos_iou(pos_iou, scores.num_positives)
-        check_iou_values(pos_iou)
         # Eq. 4; the weights carry no gradient.
         terms = terms * iou_ratio_weights(
             terms.detach(), pos_iou, eta, across_processes=across_processes

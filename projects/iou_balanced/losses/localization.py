@@ -54,7 +54,7 @@ def iou_balanced_terms(
     """
     check_exponents(lam=lam)
     if lam != 0:
-        pos_iou = check_pos_iou(pos_iou, len(terms))
+        pos_iou = check_pos_iou(pos_iou, len(terms), values=False)
         if normalize:  # Eq. 7
             weights = iou_ratio_weights(
                 _of_boxes(terms), pos_iou, lam, across_processes=across_processes
@@ -224,7 +224,7 @@ class IoUBalancedLocalization(LocalizationLoss):
         if weight is None:
             iou_power, sums = iou_power_sums(
                 _of_boxes(terms),
-                check_pos_iou(pos_iou, len(terms)),
+                check_pos_iou(pos_iou, len(terms), values=False),
                 self.lam,
                 across_processes=self.across_processes,
             )

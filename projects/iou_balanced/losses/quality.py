@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from .checks import (
     check_exponents,
     check_flags,
-    check_iou_values,
     check_pos_iou,
     check_reduction,
 )
@@ -74,7 +73,6 @@ def quality_loss(
         pred_logits, gt_labels, class_weight, num_positives=num_positives, backend=backend
     )
     pos_iou = check_pos_iou(pos_iou, scores.num_positives).detach()
-    check_iou_values(pos_iou)
     rest, own_logits = scores.split(negatives, reduction, name=name)
     # Rounding may give an IoU just above 1, of which some formula has no power or logarithm.
     pos_iou = pos_iou.to(own_logits.dtype).clamp(0, 1)
